@@ -1,0 +1,146 @@
+"""The life of the ledger and its runs, and who may trade: create, start, end, halt, reduce, resume, stop a strategy."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from commands.base import Command
+from mqd_ledger.errors import CommandRefused
+from mqd_ledger.events import (
+    CancelRequested,
+    ControlEvent,
+    Event,
+    LedgerCreated,
+    RunEnded,
+    RunStarted,
+    Source,
+    StrategySpec,
+    StrategyStopped,
+    TradingHalted,
+    TradingReduced,
+    TradingResumed,
+)
+from mqd_ledger.policy import Policy
+from mqd_ledger.state import State
+from mqd_ledger.values import TradingState
+
+
+class CreateLedger(Command, frozen=True, gc=False):
+    ledger_id: str
+
+
+class StartRun(Command, frozen=True, gc=False):
+    mode: str
+    code_version: str
+    source: Source
+    strategies: tuple[StrategySpec, ...]
+    policy: Policy
+
+
+class EndRun(Command, frozen=True, gc=False):
+    reason: str
+
+
+class ControlTrading(Command, frozen=True, gc=False):
+    operator: str
+    reason: str
+
+
+class HaltTrading(ControlTrading, frozen=True, gc=False):
+    pass
+
+
+class ReduceTrading(ControlTrading, frozen=True, gc=False):
+    pass
+
+
+class ResumeTrading(ControlTrading, frozen=True, gc=False):
+    pass
+
+
+class StopStrategy(Command, frozen=True, gc=False):
+    strategy: str
+    error: str
+
+
+def create_ledger(command: CreateLedger, state: State) -> list[Event]:
+    if state.ledger_id:
+        raise CommandRefused(f"This ledger exists already: it is {state.ledger_id!r}.")
+    if not command.ledger_id.replace("-", "").isalnum() or not command.ledger_id.isascii():
+        raise CommandRefused(
+            f"A ledger id is made of letters, digits and hyphens, because every order's id begins with it; "
+            f"found {command.ledger_id!r}."
+        )
+    return [LedgerCreated(command.at, command.ledger_id)]
+
+
+def start_run(command: StartRun, state: State) -> list[Event]:
+    if state.run_is_open:
+        raise CommandRefused("A run is open already; it has to end before another starts.")
+    run = state.run.run + 1 if state.run else 1
+    return [
+        RunStarted(
+            command.at, run, command.mode, command.code_version, command.source, command.strategies, command.policy
+        )
+    ]
+
+
+def end_run(command: EndRun, state: State) -> list[Event]:
+    if state.run is None or not state.run_is_open:
+        raise CommandRefused("No run is open.")
+    return [RunEnded(command.at, state.run.run, command.reason)]
+
+
+_CONTROL: Mapping[type[ControlTrading], tuple[TradingState, type[ControlEvent]]] = {
+    HaltTrading: (TradingState.HALTED, TradingHalted),
+    ReduceTrading: (TradingState.REDUCING, TradingReduced),
+    ResumeTrading: (TradingState.ACTIVE, TradingResumed),
+}
+
+
+def control_trading(command: ControlTrading, state: State) -> list[Event]:
+    to, event = _CONTROL[type(command)]
+    if not command.reason.strip():
+        raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
+    if state.trading_state is to:
+        return []
+    if state.trading_state is TradingState.HALTED and to is TradingState.REDUCING:
+        raise CommandRefused(
+            "Trading is halted, which is stricter than reducing; only a resume with a reason lifts a halt."
+        )
+    return [event(command.at, command.operator, command.reason)]
+
+
+def stop_strategy(command: StopStrategy, state: State) -> list[Event]:
+    """The strategy is heard no more and its working orders are taken back; its position stays for the operator to decide."""
+    if command.strategy in state.stopped_strategies:
+        return []
+    cancels = [
+        CancelRequested(command.at, order.client_order_id, f"strategy {command.strategy} was stopped")
+        for orders in state.working.values()
+        for order in orders.values()
+        if order.strategy == command.strategy and not order.cancel_requested
+    ]
+    return [StrategyStopped(command.at, command.strategy, command.error), *cancels]
+
+
+DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
+    CreateLedger: create_ledger,
+    StartRun: start_run,
+    EndRun: end_run,
+    HaltTrading: control_trading,
+    ReduceTrading: control_trading,
+    ResumeTrading: control_trading,
+    StopStrategy: stop_strategy,
+}
+READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
+    LedgerCreated: lambda event, at: CreateLedger(at, event.ledger_id),
+    RunStarted: lambda event, at: StartRun(
+        at, event.mode, event.code_version, event.source, event.strategies, event.policy
+    ),
+    RunEnded: lambda event, at: EndRun(at, event.reason),
+    TradingHalted: lambda event, at: HaltTrading(at, event.operator, event.reason),
+    TradingReduced: lambda event, at: ReduceTrading(at, event.operator, event.reason),
+    TradingResumed: lambda event, at: ResumeTrading(at, event.operator, event.reason),
+    StrategyStopped: lambda event, at: StopStrategy(at, event.strategy, event.error),
+}

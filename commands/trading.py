@@ -1,0 +1,240 @@
+"""What we want from the market: a strategy's signal, an operator's order, a cancel. Each order passes the risk gate here."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from commands.base import Command, order_of
+from mqd_ledger.errors import CommandRefused
+from mqd_ledger.events import (
+    CancelRequested,
+    Event,
+    OrderApproved,
+    OrderDenied,
+    OrderRequested,
+    OrderSent,
+    SignalIgnored,
+    SignalRaised,
+)
+from mqd_ledger.orders import Order
+from mqd_ledger.risk import evaluate
+from mqd_ledger.sizing import target_quantity
+from mqd_ledger.state import State
+from mqd_ledger.values import ZERO, Direction, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce
+
+
+class RaiseSignal(Command, frozen=True, gc=False):
+    """A strategy's wish to hold a symbol long, short or not at all."""
+
+    strategy: str
+    symbol: Symbol
+    direction: Direction
+    reason: str
+    quantity: Quantity | None = None  # shares to hold; none: the policy's sizing
+    notional: Money | None = None  # dollars to hold
+    stop_price: Price | None = None
+    target_price: Price | None = None
+    confidence: str | None = None
+
+
+class SubmitOrder(Command, frozen=True, gc=False):
+    """One order as given. Exactly one of quantity and notional."""
+
+    symbol: Symbol
+    side: Side
+    order_type: OrderType
+    quantity: Quantity | None = None
+    notional: Money | None = None
+    limit_price: Price | None = None
+    stop_price: Price | None = None
+    trail_price: Price | None = None
+    trail_percent: Price | None = None
+    time_in_force: TimeInForce = TimeInForce.DAY
+    extended_hours: bool = False
+    strategy: str = ""
+
+
+class CancelOrder(Command, frozen=True, gc=False):
+    client_order_id: str
+    reason: str
+
+
+def raise_signal(command: RaiseSignal, state: State) -> list[Event]:
+    """The signal, then the order that brings the strategy's holding to what it wants, or why there is none."""
+    raised = SignalRaised(
+        command.at,
+        command.strategy,
+        command.symbol,
+        command.direction,
+        command.reason,
+        command.quantity,
+        command.notional,
+        command.stop_price,
+        command.target_price,
+        command.confidence,
+    )
+    own_orders = [
+        order for order in state.working.get(command.symbol, {}).values() if order.strategy == command.strategy
+    ]
+    if own_orders:
+        return [raised, *_meet_own_orders(command, own_orders)]
+    holds = state.strategy_positions.get((command.strategy, command.symbol), ZERO)
+    wants, notional = _wanted(command, state, holds)
+    if not notional and wants == holds:
+        reason = f"it holds {holds} already" if holds else "it holds nothing to close"
+        return [raised, SignalIgnored(command.at, command.strategy, command.symbol, command.direction, reason)]
+    change = wants - holds
+    order = SubmitOrder(
+        command.at,
+        command.symbol,
+        Side.BUY if change > 0 or notional else Side.SELL,
+        OrderType.MARKET,
+        None if notional else abs(change),
+        notional,
+        extended_hours=state.policy.limits.session != "regular",
+        strategy=command.strategy,
+    )
+    return [raised, *submit_order(order, state)]
+
+
+def _meet_own_orders(command: RaiseSignal, own_orders: list[Order]) -> list[Event]:
+    """While an order of its own works, a strategy can only take it back: a second one on top would be a duplicate."""
+    ignored = SignalIgnored(
+        command.at,
+        command.strategy,
+        command.symbol,
+        command.direction,
+        f"its order {own_orders[0].client_order_id} is still working",
+    )
+    if command.direction is not Direction.FLAT:
+        return [ignored]
+    cancels = [
+        CancelRequested(command.at, order.client_order_id, f"signal FLAT: {command.reason}")
+        for order in own_orders
+        if not order.cancel_requested
+    ]
+    return [ignored, *cancels]
+
+
+def _wanted(command: RaiseSignal, state: State, holds: Quantity) -> tuple[Quantity, Money | None]:
+    """The signed holding that a signal asks for, or the notional where it is dollars for the broker to size."""
+    match command.direction:
+        case Direction.FLAT:
+            return ZERO, None
+        case Direction.LONG if holds > 0:
+            return holds, None
+        case Direction.SHORT if holds < 0:
+            return holds, None
+        case Direction.LONG if command.notional is not None and not holds:
+            return ZERO, command.notional
+    size = (
+        command.quantity if command.quantity is not None else target_quantity(command.symbol, command.notional, state)
+    )
+    return (size if command.direction is Direction.LONG else -size), None
+
+
+def submit_order(command: SubmitOrder, state: State) -> list[Event]:
+    """The request, the risk gate's decision with every check, and, if it passed, the sending."""
+    _make_sense(command)
+    run = state.run.run if state.run else 0
+    client_order_id = f"{state.ledger_id}-{run}-{state.orders_requested + 1:06d}"
+    requested = OrderRequested(
+        command.at,
+        client_order_id,
+        command.strategy,
+        command.symbol,
+        command.side,
+        command.order_type,
+        command.quantity,
+        command.notional,
+        command.limit_price,
+        command.stop_price,
+        command.trail_price,
+        command.trail_percent,
+        command.time_in_force,
+        command.extended_hours,
+    )
+    checks, reasons = evaluate(requested, state)
+    if reasons:
+        return [requested, OrderDenied(command.at, client_order_id, reasons, checks)]
+    return [requested, OrderApproved(command.at, client_order_id, checks), OrderSent(command.at, client_order_id, 1)]
+
+
+# Which prices an order type must have; it must have no other.
+_PRICES: Mapping[OrderType, frozenset[str]] = {
+    OrderType.MARKET: frozenset(),
+    OrderType.LIMIT: frozenset({"limit_price"}),
+    OrderType.STOP: frozenset({"stop_price"}),
+    OrderType.STOP_LIMIT: frozenset({"limit_price", "stop_price"}),
+    OrderType.TRAILING_STOP: frozenset({"trail_price"}),
+}
+
+
+def _make_sense(command: SubmitOrder) -> None:
+    sizes = [size for size in (command.quantity, command.notional) if size is not None]
+    if len(sizes) != 1 or not _is_positive(sizes[0]):
+        raise CommandRefused(
+            f"An order needs exactly one of quantity and notional, above zero; found quantity {command.quantity} "
+            f"and notional {command.notional}."
+        )
+    needed = _PRICES[command.order_type]
+    if command.trail_percent is not None and command.order_type is OrderType.TRAILING_STOP:
+        needed = frozenset({"trail_percent"})
+    for name in ("limit_price", "stop_price", "trail_price", "trail_percent"):
+        value: Decimal | None = getattr(command, name)
+        if (value is not None) != (name in needed) or (value is not None and not _is_positive(value)):
+            raise CommandRefused(
+                f"A {command.order_type} order takes {' and '.join(sorted(needed)) or 'no price'}, above zero; "
+                f"found {name} {value}."
+            )
+
+
+def _is_positive(value: Decimal) -> bool:
+    return value.is_finite() and value > 0
+
+
+def cancel_order(command: CancelOrder, state: State) -> list[Event]:
+    order = order_of(state, command.client_order_id)
+    if not order.is_working:
+        raise CommandRefused(f"Order {order.client_order_id} is {order.state} already: there is nothing to cancel.")
+    if order.cancel_requested:
+        return []
+    return [CancelRequested(command.at, order.client_order_id, command.reason)]
+
+
+DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
+    RaiseSignal: raise_signal,
+    SubmitOrder: submit_order,
+    CancelOrder: cancel_order,
+}
+READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
+    SignalRaised: lambda event, at: RaiseSignal(
+        at,
+        event.strategy,
+        event.symbol,
+        event.direction,
+        event.reason,
+        event.quantity,
+        event.notional,
+        event.stop_price,
+        event.target_price,
+        event.confidence,
+    ),
+    OrderRequested: lambda event, at: SubmitOrder(
+        at,
+        event.symbol,
+        event.side,
+        event.order_type,
+        event.quantity,
+        event.notional,
+        event.limit_price,
+        event.stop_price,
+        event.trail_price,
+        event.trail_percent,
+        event.time_in_force,
+        event.extended_hours,
+        event.strategy,
+    ),
+    CancelRequested: lambda event, at: CancelOrder(at, event.client_order_id, event.reason),
+}

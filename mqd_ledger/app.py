@@ -1,0 +1,258 @@
+"""The composition root: which parts make up which mode, and what each verb of the command line does with them.
+
+The engine never knows which mode is running. A mode is a row of `MODES`: where its commands come from, who reacts, how the log is
+kept, and what its time is.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, setcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from commands import Command
+from commands.control import CreateLedger
+from mqd_ledger import lock, operator_requests
+from mqd_ledger.engine import Engine, Reactor
+from mqd_ledger.errors import BadInput, CommandRefused, LedgerLocked
+from mqd_ledger.events import RunStarted, Source
+from mqd_ledger.evolve import evolve
+from mqd_ledger.feeds.bars import open_bars
+from mqd_ledger.feeds.sample import sample_bars
+from mqd_ledger.log import EventLog
+from mqd_ledger.operator_requests import REQUESTS, RequestBox
+from mqd_ledger.runs import Controls, Item, Outcome, Plan, play, simulated_reactors, strategies_loader
+from mqd_ledger.sessions import sessions_between
+from mqd_ledger.settings import Settings
+from mqd_ledger.state import State
+from mqd_ledger.strategies.base import Strategy
+from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, ZERO, from_microseconds, plain
+
+SAMPLE_BEGINS = date(2026, 1, 5)
+ANSWER_SECONDS = 10.0
+
+
+class Mode(NamedTuple):
+    commands_from: str
+    reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]
+    durability: Literal["full", "normal"]
+    commit_every: int  # events; 1: every turn, before anything else happens
+    time_from: str
+    takes_requests: bool
+
+
+def _nobody(_state: State, _strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:
+    return ()
+
+
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {
+        "paper": Mode("bars, operator", simulated_reactors, "full", 1, "the bars", takes_requests=True),
+        "backtest": Mode("bars", simulated_reactors, "normal", 2000, "the bars", takes_requests=False),
+        "rerun": Mode(
+            "an old log's inputs", simulated_reactors, "normal", 2000, "the old events", takes_requests=False
+        ),
+        "replay": Mode("nothing: the log is folded", _nobody, "normal", 2000, "the old events", takes_requests=False),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source of bars and where it came from; `items` begins anew at each call. `stated` says what was detected."""
+
+    source: Source
+    items: Callable[[], Iterable[Item]]
+    interval: str
+    stated: tuple[str, ...] = ()
+
+
+def feed_of_file(
+    path: Path,
+    *,
+    symbol: str | None = None,
+    zone: str | None = None,
+    strict: bool = False,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Feed:
+    file = open_bars(path, symbol=symbol, zone=zone, strict=strict, start=start, end=end)
+    options = f"symbol={symbol} zone={zone} start={start} end={end}"
+    sha256 = hashlib.sha256(f"{file.sha256} {options}".encode()).hexdigest()
+    return Feed(
+        Source("file", path.name, sha256),
+        lambda: iter(file),
+        file.detection.interval,
+        tuple(file.detection.sentences()),
+    )
+
+
+def feed_of_sample(settings: Settings, ledger_state: State) -> Feed:
+    """Synthetic sessions: those of the open run, or the ones after what this ledger has played already."""
+    sample = settings.sample
+    total = sample.sessions
+    last_run = ledger_state.run
+    played = max((mark.at for mark in ledger_state.marks.values()), default=None)
+    if last_run is not None and last_run.source.kind == "synthetic" and played is not None:
+        done = sum(1 for _ in sessions_between(SAMPLE_BEGINS, played.date()))
+        total = done + sample.sessions
+        if ledger_state.run_is_open:
+            total = next(
+                (count for count in range(done, total + 1) if _sample_source(settings, count) == last_run.source), total
+            )
+    source = _sample_source(settings, total)
+
+    def items() -> Iterable[Item]:
+        return sample_bars(tuple(sample.symbols), sessions=total, seed=sample.seed, start=SAMPLE_BEGINS)
+
+    return Feed(source, items, "1m", (f"bars: {source.name}",))
+
+
+def _sample_source(settings: Settings, sessions: int) -> Source:
+    sample = settings.sample
+    name = (
+        f"synthetic sample: {', '.join(sample.symbols)}, {sessions} sessions from {SAMPLE_BEGINS}, seed {sample.seed}"
+    )
+    return Source("synthetic", name, hashlib.sha256(name.encode()).hexdigest())
+
+
+def plan_of(mode: str, settings: Settings, feed: Feed) -> Plan:
+    """Everything that a run over `feed` is made of."""
+    row = MODES[mode]
+    policy = settings.policy
+    if INTERVALS[feed.interval] >= INTERVALS["1d"] and policy.limits.session != "any":
+        raise BadInput(
+            f"{feed.source.name} holds daily bars, which close when the market does: no order could ever be sent with "
+            f"risk.session {policy.limits.session!r}. Give --set risk.session=any; orders then meet the next day's open."
+        )
+    wanted = [(strategy.name, strategy.parameters) for strategy in settings.strategies]
+    return Plan(
+        mode,
+        feed.source,
+        feed.items,
+        strategies_loader(wanted),
+        policy,
+        settings.cash,
+        f"sim{feed.source.sha256[:8]}",
+        row.reactors,
+        row.commit_every,
+    )
+
+
+def run_paper(
+    settings: Settings, ledger: Path, make_feed: Callable[[State], Feed], controls: Controls
+) -> tuple[Outcome, Feed]:
+    """Trade simulated money on a ledger that survives: the same call goes on where the last one ended."""
+    setcontext(ARITHMETIC.copy())
+    controls.requests = RequestBox(ledger)
+    with _open_or_create(ledger, MODES["paper"].durability) as log:
+        feed = make_feed(fold(log))
+        return play(log, plan_of("paper", settings, feed), controls), feed
+
+
+def _open_or_create(ledger: Path, durability: Literal["full", "normal"]) -> EventLog:
+    return (
+        EventLog.open(ledger, durability=durability)
+        if ledger.exists()
+        else EventLog.create(ledger, durability=durability)
+    )
+
+
+class Report(NamedTuple):
+    """What a backtest came to. Money in dollars; max_drawdown is a fraction of the peak (0.05 is 5 %); seconds of the whole run."""
+
+    bars: int
+    orders: int
+    fills: int
+    denied: int
+    realized_pnl: Decimal
+    unrealized_pnl: Decimal
+    commissions: Decimal
+    final_cash: Decimal
+    final_equity: Decimal
+    max_drawdown: Decimal
+    log_hash: str
+    seconds: Decimal
+
+
+def backtest(settings: Settings, feed: Feed, out: Path | None, controls: Controls) -> tuple[Report, Outcome]:
+    """Run the strategies over a feed; the whole log goes to `out`, or to a temporary file that is removed."""
+    setcontext(ARITHMETIC.copy())
+    plan = plan_of("backtest", settings, feed)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mqd-ledger-") as directory:
+        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"].durability) as log:
+            outcome = play(log, plan, controls)
+        seconds = Decimal(time.perf_counter() - started).quantize(Decimal("0.001"))
+    return _report(outcome, seconds), outcome
+
+
+def _report(outcome: Outcome, seconds: Decimal) -> Report:
+    state = outcome.state
+    return Report(
+        state.totals["bars"],
+        state.totals["orders"],
+        state.totals["fills"],
+        state.totals["denied"],
+        state.realized_pnl,
+        state.unrealized_pnl,
+        state.commissions,
+        state.cash,
+        state.equity,
+        state.max_drawdown.quantize(Decimal("0.000001"), rounding=ROUND_HALF_EVEN),
+        outcome.log_hash,
+        seconds,
+    )
+
+
+def init(ledger: Path, ledger_id: str) -> int:
+    """Make an empty ledger with an identity of its own; its first position."""
+    with EventLog.create(ledger, durability="full") as log:
+        position = log.head.position
+        Engine(State(), log).handle(CreateLedger(datetime.now(UTC), ledger_id))
+        log.commit()
+        return position + 1
+
+
+def fold(log: EventLog, *, upto: int | None = None) -> State:
+    """The state that a log tells of."""
+    state = State()
+    for recorded in log.replay(upto=upto):
+        evolve(state, recorded.event)
+    return state
+
+
+def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
+    """Halt, reduce or resume, whether or not another process writes the ledger; a sentence that says what came of it."""
+    if verb not in REQUESTS:
+        raise BadInput(f"{verb!r} is no control; allowed are {', '.join(REQUESTS)}.")
+    if not reason.strip():
+        raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
+    try:
+        with EventLog.open(ledger, durability="full") as log:
+            state = fold(log)
+            at = _now_of(state, log)
+            events = Engine(state, log).handle(REQUESTS[verb](at, operator, reason))
+            log.commit()
+            return (
+                f"Trading is {state.trading_state}."
+                if events
+                else f"Trading was {state.trading_state} already; nothing was recorded."
+            )
+    except LedgerLocked:
+        holder = lock.holder(ledger)
+        operator_requests.wait_for_answer(operator_requests.ask(ledger, verb, operator, reason), ANSWER_SECONDS)
+        return f"The running process ({holder}) has taken the request: {verb}."
+
+
+def _now_of(state: State, log: EventLog) -> datetime:
+    """A simulated ledger lives in its bars' time; any other in the clock's."""
+    last = from_microseconds(log.head.recorded_at)
+    if state.run is not None and MODES[state.run.mode].time_from == "the bars":
+        return last
+    return max(datetime.now(UTC), last)

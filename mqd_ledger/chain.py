@@ -1,0 +1,67 @@
+"""The hash chain: what makes an altered, missing, moved or inserted event show.
+
+hash(n) = sha256( hash(n-1) + header(n) + payload(n) ), hash(0) = 32 zero bytes, where header is the compact JSON array
+[position, stream, version, type, occurred_at, recorded_at, correlation, causation] and payload the stored JSON object. A header
+ends with "]" and a payload begins with "{", so no two events share their bytes. Twenty lines in any language can check it.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from mqd_ledger.envelope import RecordedEvent
+from mqd_ledger.errors import ChainBroken
+
+GENESIS = bytes(32)
+
+header = msgspec.json.Encoder().encode
+
+
+class Head(NamedTuple):
+    """The last event of a log: its position, its hash, and when it was recorded (microseconds). An empty log has position 0."""
+
+    position: int = 0
+    hash: bytes = GENESIS
+    recorded_at: int = 0
+
+
+def link(previous: bytes, event: RecordedEvent) -> bytes:
+    """The hash that an event must have after one whose hash is `previous`."""
+    envelope = (
+        event.position,
+        event.stream,
+        event.version,
+        event.type,
+        event.occurred_at,
+        event.recorded_at,
+        event.correlation,
+        event.causation,
+    )
+    return sha256(previous + header(envelope) + event.payload).digest()
+
+
+Row = tuple[int, str, int, str, int, int, int, int, bytes, bytes]
+
+
+def check(rows: Iterable[Row], start: Head = Head()) -> Head:
+    """Walk rows of the log (the fields of `RecordedEvent` in order) and return the last head; the first that does not fit raises."""
+    position, previous, recorded = start
+    for row in rows:
+        position += 1
+        if row[0] != position:
+            raise ChainBroken(f"Event {position} is missing from the log: the next one found is {row[0]}.")
+        digest = sha256(previous + header(row[:8]) + row[8]).digest()
+        if digest != row[9]:
+            raise ChainBroken(
+                f"Event {position} ({row[3]} of stream {row[1]}) is not the one that was written: its hash is {row[9].hex()[:16]}… "
+                f"but its content after event {position - 1} gives {digest.hex()[:16]}…. It, or the one before it, was altered, "
+                "inserted or moved. Restore the ledger from a backup or an export."
+            )
+        if row[5] < recorded:
+            raise ChainBroken(
+                f"Event {position} says it was recorded before event {position - 1}: the log goes backwards in time."
+            )
+        previous, recorded = digest, row[5]
+    return Head(position, previous, recorded)

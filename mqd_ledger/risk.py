@@ -1,0 +1,275 @@
+"""The pre-trade risk gate: every check that an order must pass, each named as the sentence that must be true.
+
+All checks are evaluated and recorded with their inputs, also after one has failed. An error inside a check denies the order. An
+order that only makes a position smaller passes the limits on losses, sizes and counts: getting out must always be possible.
+
+To add a check: write a function named as the sentence that must be true and add it to `CHECKS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from mqd_ledger import sessions
+from mqd_ledger.events import Check, OrderRequested
+from mqd_ledger.policy import Limits
+from mqd_ledger.state import State
+from mqd_ledger.values import ZERO, Money, OrderType, Price, Quantity, Side, TimeInForce, TradingState, plain
+
+HUNDRED = Decimal(100)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An order as the checks look at it: what it would do to the account, with everything still working counted as filled."""
+
+    order: OrderRequested
+    state: State
+    limits: Limits
+    at: datetime
+    price: Price | None  # what a share will cost at worst, as far as it is known: the limit price, else the last mark
+    quantity: Quantity  # estimated where the order is by notional
+    notional: Money
+    position: Quantity  # signed, now
+    position_after: Quantity  # signed, with this order and all working ones of the symbol
+    reduces: bool
+
+
+def propose(order: OrderRequested, state: State) -> Proposal:
+    mark = state.marks.get(order.symbol)
+    price = order.limit_price or (mark.price if mark else None)
+    if order.quantity is not None:
+        quantity = order.quantity
+        notional = quantity * price if price is not None else ZERO
+    else:
+        assert order.notional is not None
+        notional = order.notional
+        quantity = notional / price if price else ZERO
+    position = state.positions.get(order.symbol, ZERO)
+    working = sum(
+        (
+            other.signed(other.leaves_quantity)
+            for other in state.working.get(order.symbol, {}).values()
+            if other.approved
+        ),
+        ZERO,
+    )
+    signed = quantity if order.side is Side.BUY else -quantity
+    after = position + working + signed
+    reduces = (
+        position != 0 and (signed > 0) != (position > 0) and abs(signed + _same_sign(working, signed)) <= abs(position)
+    )
+    return Proposal(
+        order, state, state.policy.limits, order.occurred_at, price, quantity, notional, position, after, reduces
+    )
+
+
+def _same_sign(working: Quantity, signed: Quantity) -> Quantity:
+    """What already works in the same direction: two closing orders together must not turn the position over."""
+    return working if (working > 0) == (signed > 0) else ZERO
+
+
+def _limit(name: str, found: Decimal, most: Decimal | None, proposal: Proposal, unit: str) -> Check:
+    """The common shape: `found` may not be above `most`, unless there is no limit or the order only reduces."""
+    inputs = {unit: plain(found)}
+    if proposal.reduces:
+        inputs["reduces"] = "yes"
+    passed = most is None or proposal.reduces or found <= most
+    return Check(name, passed, None if most is None else plain(most), inputs)
+
+
+def trading_is_allowed(p: Proposal) -> Check:
+    state = p.state.trading_state
+    passed = state is TradingState.ACTIVE or (state is TradingState.REDUCING and p.reduces)
+    return Check("trading_is_allowed", passed, "ACTIVE", {"trading_state": state.value})
+
+
+def session_is_open(p: Proposal) -> Check:
+    wanted = p.limits.session
+    is_open = {"regular": sessions.is_regular, "extended": sessions.is_extended, "any": lambda _: True}[wanted]
+    return Check("session_is_open", is_open(p.at), wanted, {"at": f"{p.at:%Y-%m-%dT%H:%M:%SZ}"})
+
+
+def price_is_known(p: Proposal) -> Check:
+    return Check("price_is_known", p.price is not None, None, {"price": "none" if p.price is None else plain(p.price)})
+
+
+def price_is_fresh(p: Proposal) -> Check:
+    mark = p.state.marks.get(p.order.symbol)
+    oldest = p.limits.stale_after
+    if mark is None:
+        return Check(
+            "price_is_fresh", oldest is None, None if oldest is None else str(oldest), {"age_seconds": "unknown"}
+        )
+    age = p.at - mark.at
+    passed = oldest is None or age <= timedelta(seconds=oldest)
+    return Check(
+        "price_is_fresh", passed, None if oldest is None else str(oldest), {"age_seconds": f"{age.total_seconds():g}"}
+    )
+
+
+def daily_loss_is_within_limit(p: Proposal) -> Check:
+    return _limit(
+        "daily_loss_is_within_limit", p.state.day.start_equity - p.state.equity, p.limits.daily_loss_max, p, "loss"
+    )
+
+
+def weekly_loss_is_within_limit(p: Proposal) -> Check:
+    loss = p.state.week.start_equity - p.state.equity
+    return _limit("weekly_loss_is_within_limit", loss, p.limits.weekly_loss_max, p, "loss")
+
+
+def position_notional_is_within_limit(p: Proposal) -> Check:
+    notional = _position_notional(p)
+    return _limit("position_notional_is_within_limit", notional, p.limits.position_notional_max, p, "notional")
+
+
+def _position_notional(p: Proposal) -> Money:
+    return abs(p.position_after) * (p.price or ZERO)
+
+
+def position_percent_is_within_limit(p: Proposal) -> Check:
+    equity = p.state.equity
+    percent = _position_notional(p) * HUNDRED / equity if equity > 0 else HUNDRED * HUNDRED
+    rounded = percent.quantize(Decimal("0.000001"))
+    return _limit("position_percent_is_within_limit", rounded, p.limits.position_percent_max, p, "percent")
+
+
+def exposure_is_within_limit(p: Proposal) -> Check:
+    exposure = _others(p) + _position_notional(p)
+    return _limit("exposure_is_within_limit", exposure, p.limits.exposure_max, p, "exposure")
+
+
+def _others(p: Proposal) -> Money:
+    """Gross exposure of the other symbols, their working orders counted as filled."""
+    total = ZERO
+    state = p.state
+    for symbol, quantity in state.positions.items():
+        if symbol != p.order.symbol:
+            total += abs(quantity) * state.marks[symbol].price
+    for symbol, orders in state.working.items():
+        if symbol != p.order.symbol:
+            for order in orders.values():
+                if order.approved:
+                    price = order.limit_price or state.marks[symbol].price
+                    total += order.leaves_quantity * price if order.notional is None else order.notional
+    return total
+
+
+def open_positions_are_within_limit(p: Proposal) -> Check:
+    held = [symbol for symbol in p.state.positions if symbol != p.order.symbol]
+    coming = [symbol for symbol in p.state.working if symbol != p.order.symbol and symbol not in p.state.positions]
+    most = None if p.limits.positions_max is None else Decimal(p.limits.positions_max)
+    return _limit("open_positions_are_within_limit", Decimal(len(held) + len(coming) + 1), most, p, "positions")
+
+
+def orders_today_are_within_limit(p: Proposal) -> Check:
+    most = None if p.limits.orders_per_day_max is None else Decimal(p.limits.orders_per_day_max)
+    return _limit("orders_today_are_within_limit", Decimal(p.state.day.orders + 1), most, p, "orders")
+
+
+def order_is_not_a_duplicate(p: Proposal) -> Check:
+    window = p.limits.duplicate_window
+    size = p.order.quantity if p.order.quantity is not None else p.order.notional
+    assert size is not None
+    last = p.state.recent_requests.get((p.order.symbol, p.order.side, size))
+    if window is None or last is None:
+        return Check("order_is_not_a_duplicate", True, None if window is None else str(window), {"same_order": "none"})
+    seconds = (p.at - last).total_seconds()
+    return Check(
+        "order_is_not_a_duplicate", seconds >= window, str(window), {"seconds_since_same_order": f"{seconds:g}"}
+    )
+
+
+def buying_power_covers_the_order(p: Proposal) -> Check:
+    """Without margin: equity less what is bound in positions and working orders; a closing order needs none."""
+    power = p.state.equity - _others(p)
+    needed = _position_notional(p)
+    inputs = {"needed": plain(needed), "buying_power": plain(power)}
+    return Check("buying_power_covers_the_order", p.reduces or needed <= power, plain(power), inputs)
+
+
+def notional_is_above_minimum(p: Proposal) -> Check:
+    least = p.limits.order_notional_min
+    passed = least is None or p.reduces or p.notional >= least
+    return Check(
+        "notional_is_above_minimum", passed, None if least is None else plain(least), {"notional": plain(p.notional)}
+    )
+
+
+def fractions_are_allowed(p: Proposal) -> Check:
+    """Fractions: DAY, no short sale, not where the broker sells whole shares only; by notional: a market order too."""
+    order = p.order
+    if order.quantity is not None and order.quantity == order.quantity.to_integral_value():
+        return Check("fractions_are_allowed", True, None, {"fractional": "no"})
+    inputs = {"fractional": "yes", "time_in_force": order.time_in_force.value, "order_type": order.order_type.value}
+    passed = (
+        order.symbol not in p.limits.whole_share_symbols
+        and order.time_in_force is TimeInForce.DAY
+        and (order.notional is None or order.order_type is OrderType.MARKET)
+        and (order.side is Side.BUY or p.position > 0)
+    )
+    return Check("fractions_are_allowed", passed, "DAY, long, fractionable symbol", inputs)
+
+
+def account_can_hold_the_symbol(p: Proposal) -> Check:
+    """A $200 account cannot buy one $600 share, but it may buy a fraction of it."""
+    whole = p.order.quantity is not None and p.order.quantity >= 1
+    inputs = {"price": "none" if p.price is None else plain(p.price), "equity": plain(p.state.equity)}
+    passed = p.reduces or not whole or (p.price is not None and p.price <= p.state.equity)
+    return Check("account_can_hold_the_symbol", passed, plain(p.state.equity), inputs)
+
+
+def short_selling_is_allowed(p: Proposal) -> Check:
+    goes_short = p.order.side is Side.SELL and p.position_after < 0
+    inputs = {"position_after": plain(p.position_after)}
+    return Check(
+        "short_selling_is_allowed",
+        p.limits.short_selling or not goes_short,
+        "yes" if p.limits.short_selling else "no",
+        inputs,
+    )
+
+
+CHECKS: tuple[Callable[[Proposal], Check], ...] = (
+    trading_is_allowed,
+    session_is_open,
+    price_is_known,
+    price_is_fresh,
+    daily_loss_is_within_limit,
+    weekly_loss_is_within_limit,
+    position_notional_is_within_limit,
+    position_percent_is_within_limit,
+    exposure_is_within_limit,
+    open_positions_are_within_limit,
+    orders_today_are_within_limit,
+    order_is_not_a_duplicate,
+    buying_power_covers_the_order,
+    notional_is_above_minimum,
+    fractions_are_allowed,
+    account_can_hold_the_symbol,
+    short_selling_is_allowed,
+)
+
+
+def evaluate(
+    order: OrderRequested, state: State, checks: tuple[Callable[[Proposal], Check], ...] = CHECKS
+) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    """Every check on an order, and a sentence for each that failed (none: the order may go)."""
+    proposal = propose(order, state)
+    results = tuple([_run(check, proposal) for check in checks])
+    return results, tuple([_sentence(result) for result in results if not result.passed])
+
+
+def _run(check: Callable[[Proposal], Check], proposal: Proposal) -> Check:
+    try:
+        return check(proposal)
+    except Exception as error:  # noqa: BLE001  the gate fails closed: whatever breaks inside a check, the order does not go
+        return Check(check.__name__, False, None, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _sentence(check: Check) -> str:
+    found = ", ".join(f"{name} {value}" for name, value in check.inputs.items())
+    allowed = f"; allowed {check.limit}" if check.limit is not None else ""
+    return f"{check.name} does not hold: {found}{allowed}"

@@ -1,0 +1,250 @@
+"""One run over bars: open the ledger, come back to where its record ends, play what is new, stop in good order.
+
+A run that was killed or stopped goes on under the same number, and nothing in the log tells that it ever paused. A run that asks
+for something else (other bars, strategies or settings) ends the open one and starts the next on the same account.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+from commands.cash import ReportCash
+from commands.control import CreateLedger, EndRun, StartRun
+from commands.market import ReportBadBar, ReportBar
+from mqd_ledger import __version__
+from mqd_ledger.engine import DecidedDifferently, Engine, Reactor, Recorded, rehearse
+from mqd_ledger.errors import BadInput, CommandRefused
+from mqd_ledger.events import RunEnded, RunStarted, Source, StrategySpec
+from mqd_ledger.evolve import evolve
+from mqd_ledger.feeds.validation import RejectedRow
+from mqd_ledger.log import EventLog
+from mqd_ledger.operator_requests import RequestBox
+from mqd_ledger.policy import Policy
+from mqd_ledger.state import State
+from mqd_ledger.strategies.base import Strategy
+from mqd_ledger.strategies.host import StrategyHost
+from mqd_ledger.values import EPOCH, INTERVALS, Bar, Money, from_microseconds
+
+Item = Bar | RejectedRow
+MakeReactors = Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]
+LoadStrategies = Callable[[], tuple[tuple[StrategySpec, ...], Mapping[str, Strategy]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is made of. `strategies` makes fresh instances each time it is called."""
+
+    mode: str
+    source: Source
+    items: Callable[[], Iterable[Item]]  # the feed from its first item
+    strategies: LoadStrategies
+    policy: Policy
+    cash: Money
+    ledger_id: str
+    reactors: MakeReactors
+    commit_every: int  # events; 1 commits every turn
+
+
+@dataclass
+class Outcome:
+    """How a run went. `news` are sentences for the person who started it."""
+
+    state: State
+    head_position: int = 0
+    log_hash: str = ""
+    bars: int = 0
+    finished: bool = False
+    resumed_at: int = 0
+    news: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Controls:
+    """What reaches into a run from outside."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    pace: float | None = None  # how many times faster than the clock; None: as fast as possible
+    progress: Callable[[int], None] | None = None
+    requests: RequestBox | None = None
+
+
+def play(log: EventLog, plan: Plan, controls: Controls) -> Outcome:
+    """Run a plan on an open log until its bars end or it is told to stop."""
+    outcome = Outcome(State())
+    opened = _open(log, plan, outcome)
+    if opened is not None:
+        engine, items = opened
+        outcome.finished = _feed(engine, log, items, plan, controls, outcome)
+    log.commit()
+    outcome.head_position, outcome.log_hash = log.head.position, log.head.hash.hex()
+    return outcome
+
+
+def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator[Item]] | None:
+    """An engine that stands where the record ends, and the items still to come; None if there is nothing new to play."""
+    specs, strategies = plan.strategies()
+    started, ended = _last_run(log)
+    if started is not None and not ended and _same_run(started.event, plan, specs):
+        try:
+            return _resume(log, plan, strategies, started.position, outcome)
+        except DecidedDifferently as different:
+            outcome.news.append(f"The open run is ended and a new one started: {different}")
+            specs, strategies = plan.strategies()
+    state = outcome.state = _fold(log, State())
+    seen = dict(state.last_bars)
+    first = _first_bar(_unseen(plan.items(), seen), plan)
+    if first is None:
+        outcome.news.append(f"Nothing new: every bar of {plan.source.name} is in this ledger already.")
+        return None
+    engine = Engine(state, log, plan.reactors(state, strategies))
+    _start(engine, log, plan, specs, max(first.start_at, from_microseconds(log.head.recorded_at)))
+    return engine, _unseen(plan.items(), seen)
+
+
+def _first_bar(items: Iterable[Item], plan: Plan) -> Bar | None:
+    """The first usable bar, None where there are no items at all; items that are all unusable are an error that shows some."""
+    problems: list[str] = []
+    for item in items:
+        if isinstance(item, Bar):
+            return item
+        problems = [*problems, f"line {item.line}: {item.reason}"][:3]
+    if problems:
+        raise BadInput(f"{plan.source.name} holds no usable bar. It begins with {'; '.join(problems)}.")
+    return None
+
+
+def _start(engine: Engine, log: EventLog, plan: Plan, specs: tuple[StrategySpec, ...], at: datetime) -> None:
+    if not engine.state.ledger_id:
+        engine.handle(CreateLedger(at, plan.ledger_id))
+        engine.handle(ReportCash(at, "opening-deposit", "DEPOSIT", plan.cash, "opening balance of a simulated account"))
+    if engine.state.run_is_open:
+        engine.handle(EndRun(at, "another run was started on this ledger"))
+    engine.handle(StartRun(at, plan.mode, __version__, plan.source, specs, plan.policy))
+    log.commit()
+
+
+def _last_run(log: EventLog) -> tuple[Recorded | None, bool]:
+    """The last RunStarted, and whether that run has ended."""
+    started: Recorded | None = None
+    ended = False
+    for recorded in log.replay(types=("RunStarted.v1", "RunEnded.v1")):
+        if isinstance(recorded.event, RunStarted):
+            started, ended = recorded, False
+        elif isinstance(recorded.event, RunEnded):
+            ended = True
+    return started, ended
+
+
+def _same_run(started: object, plan: Plan, specs: tuple[StrategySpec, ...]) -> bool:
+    return isinstance(started, RunStarted) and (started.mode, started.source, started.strategies, started.policy) == (
+        plan.mode,
+        plan.source,
+        specs,
+        plan.policy,
+    )
+
+
+def _fold(log: EventLog, state: State, upto: int | None = None) -> State:
+    for recorded in log.replay(upto=upto):
+        evolve(state, recorded.event)
+    return state
+
+
+def _resume(
+    log: EventLog, plan: Plan, strategies: Mapping[str, Strategy], started: int, outcome: Outcome
+) -> tuple[Engine, Iterator[Item]]:
+    """What was before the run is folded; the run itself is rehearsed, which gives broker and strategies their state back."""
+    state = _fold(log, State(), upto=started - 1)
+    seen = dict(state.last_bars)
+    engine = Engine(state, log, plan.reactors(state, strategies))
+    rehearse(engine, log.replay(after=started - 1, upto=log.head.position))
+    outcome.resumed_at, outcome.state = log.head.position, state
+    return engine, islice(_unseen(plan.items(), seen), state.feed_items, None)
+
+
+def _unseen(items: Iterable[Item], seen: Mapping[tuple[str, str], datetime]) -> Iterator[Item]:
+    """What a ledger has not had yet: a new run over a longer file takes up where the last one ended."""
+    reached = not seen
+    for item in items:
+        if isinstance(item, Bar):
+            last = seen.get((item.symbol, item.interval))
+            if last is not None and item.start_at <= last:
+                continue
+            reached = True
+        if reached:
+            yield item
+
+
+def _feed(
+    engine: Engine, log: EventLog, items: Iterator[Item], plan: Plan, controls: Controls, outcome: Outcome
+) -> bool:
+    """Play items turn by turn; True if they came to their end, False if the run was told to stop."""
+    at = max((mark.at for mark in engine.state.marks.values()), default=EPOCH)
+    handle, stopped = engine.handle, controls.stop.is_set
+    commit_every, progress, pace = plan.commit_every, controls.progress, controls.pace
+    bars = 0
+    for item in items:
+        if isinstance(item, Bar):
+            end_at = item.start_at + INTERVALS[item.interval]
+            if pace is not None and end_at > at > EPOCH and controls.stop.wait((end_at - at).total_seconds() / pace):
+                break
+            at = end_at
+            handle(ReportBar(at, item))
+            bars += 1
+        else:
+            handle(
+                ReportBadBar(
+                    max(at, from_microseconds(log.head.recorded_at)), item.symbol, item.line, item.raw, item.reason
+                )
+            )
+        if log.pending >= commit_every:
+            log.commit()
+            if controls.requests is not None:
+                _operator(engine, log, controls.requests, at)
+        if progress is not None and not bars & 1023:
+            progress(bars)
+        if stopped():
+            break
+    else:
+        engine.handle(EndRun(at, "the bars came to their end"))
+        outcome.bars = bars
+        return True
+    outcome.bars = bars
+    return False
+
+
+def _operator(engine: Engine, log: EventLog, box: RequestBox, at: datetime) -> None:
+    for path, command in box.take(at):
+        refusal = ""
+        try:
+            engine.handle(command)
+        except CommandRefused as refused:
+            refusal = str(refused)
+        log.commit()
+        box.answer(path, refusal)
+
+
+def strategies_loader(wanted: Iterable[tuple[str, Mapping[str, str]]]) -> LoadStrategies:
+    """Fresh strategies for (name, parameters) pairs; two of one name are told apart by a number."""
+    from mqd_ledger.strategies import registry
+
+    def load_all() -> tuple[tuple[StrategySpec, ...], Mapping[str, Strategy]]:
+        loaded = [registry.load(name, parameters) for name, parameters in wanted_list]
+        names: dict[str, Strategy] = {}
+        for spec, strategy in loaded:
+            short = spec.name.rpartition(":")[2]
+            number = sum(1 for name in names if name == short or name.startswith(f"{short}-"))
+            names[f"{short}-{number + 1}" if number else short] = strategy
+        return tuple(spec for spec, _ in loaded), names
+
+    wanted_list = list(wanted)
+    return load_all
+
+
+def simulated_reactors(state: State, strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:
+    """The broker first: working orders meet a bar before any strategy sees it."""
+    from mqd_ledger.brokers.simulated import SimulatedBroker
+
+    return (SimulatedBroker(state), StrategyHost(state, strategies))

@@ -1,0 +1,214 @@
+"""Settings: YAML files, environment and arguments become one frozen, validated object.
+
+Order of precedence, the last wins: the mode's own file in `config/`, the file given with --config, variables MQD_SECTION__KEY,
+--set section.key=value. Every problem is reported at once with the path of its key, what was found and what is allowed. Numbers
+are taken as the text that was written, so that no amount ever passes through a float.
+
+The sections `risk`, `sizing` and `simulation` are the fields of `policy.py`: a limit is added there, and is a setting at once.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+
+from mqd_ledger.errors import SettingsInvalid
+from mqd_ledger.policy import Limits, Policy, Simulation, Sizing
+from mqd_ledger.values import LotMethod, Money
+
+ENVIRONMENT_PREFIX = "MQD_"
+_PACKAGE = Path(__file__).parent
+CONFIG_DIRECTORY = next(
+    (path for path in (_PACKAGE.parent / "config", _PACKAGE / "config") if path.is_dir()), _PACKAGE / "config"
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_negative_amounts(cls, value: object) -> object:
+        """Every number in the settings is a size, a limit or a count; none may be negative, infinite or not a number."""
+        if isinstance(value, str) and value.strip().lower() in ("", "null", "~"):
+            return None
+        if isinstance(value, str) and value[:1] in "-+0123456789.nNiI":
+            try:
+                number = Decimal(value)
+            except ArithmeticError:
+                return value
+            if not number.is_finite() or number < 0:
+                raise ValueError("a finite number, zero or above, is allowed")
+        return value
+
+
+def _model_of(struct: type[msgspec.Struct], name: str) -> Any:
+    """The pydantic twin of a policy struct: same fields, same defaults, guarded for what people type."""
+    hints = typing.get_type_hints(struct)
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        default = field.default
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            hint = _model_of(hint, f"{name}{hint.__name__}")
+            default = hint()
+        fields[field.name] = (hint, default)
+    return create_model(name, __base__=_Strict, **fields)
+
+
+RiskSettings = _model_of(Limits, "RiskSettings")
+SizingSettings = _model_of(Sizing, "SizingSettings")
+SimulationSettings = _model_of(Simulation, "SimulationSettings")
+
+
+class StrategySettings(_Strict):
+    """`name` is a registered strategy or path/to/file.py:Class."""
+
+    name: str
+    parameters: dict[str, str] = {}
+
+
+class SampleSettings(_Strict):
+    """The synthetic bars played where no --bars are given."""
+
+    symbols: tuple[str, ...] = ("SYNA", "SYNB")
+    sessions: int = Field(default=2, ge=1, le=2000)
+    seed: int = 7
+
+
+class Settings(_Strict):
+    ledger: Path = Path("paper.ledger")
+    cash: Money = Field(default=Decimal(100_000), gt=0)  # deposited into a new simulated ledger
+    speed: str = "max"  # of simulated bars: "max", or how many times faster than the clock
+    strategies: tuple[StrategySettings, ...] = (StrategySettings(name="vwap"),)
+    lot_method: LotMethod = LotMethod.FIFO
+    day_starts: Literal["utc", "exchange"] = "utc"
+    sample: SampleSettings = SampleSettings()
+    risk: Any = Field(default_factory=RiskSettings)
+    sizing: Any = Field(default_factory=SizingSettings)
+    simulation: Any = Field(default_factory=SimulationSettings)
+
+    @property
+    def policy(self) -> Policy:
+        """The part that the core decides by and the log records."""
+        return Policy(
+            limits=msgspec.convert(self.risk.model_dump(), Limits),
+            sizing=msgspec.convert(self.sizing.model_dump(), Sizing),
+            simulation=msgspec.convert(self.simulation.model_dump(), Simulation),
+            lot_method=self.lot_method,
+            day_starts=self.day_starts,
+        )
+
+
+Settings.model_fields["risk"].annotation = RiskSettings
+Settings.model_fields["sizing"].annotation = SizingSettings
+Settings.model_fields["simulation"].annotation = SimulationSettings
+Settings.model_rebuild(force=True)
+
+
+def load(
+    profile: str, file: Path | None = None, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
+) -> Settings:
+    """The settings in force. `profile` names a file of `config/`; `overrides` are "section.key=value" texts."""
+    problems: list[str] = []
+    merged: dict[str, Any] = {}
+    for path in [CONFIG_DIRECTORY / f"{profile}.yaml", *([file] if file else [])]:
+        _merge(merged, _read(path, problems))
+    for name, value in sorted((environment or {}).items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _put(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, name, problems)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if separator:
+            _put(merged, key.strip().split("."), value, f"--set {key}", problems)
+        else:
+            problems.append(
+                f"--set {override}: found no '='; allowed is section.key=value, as in --set risk.daily_loss_max=50"
+            )
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsInvalid(problems + [_problem(dict(one)) for one in error.errors()]) from None
+    if problems:
+        raise SettingsInvalid(problems)
+    return settings
+
+
+def _read(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        # BaseLoader leaves every scalar as the text in the file: 25000.10 stays 25000.10.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506  BaseLoader makes only text
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: cannot be read ({error}); give an existing YAML file")
+        return {}
+    except yaml.YAMLError as error:
+        problems.append(f"{path}: is not YAML: {' '.join(str(error).split())}")
+        return {}
+    if content in (None, ""):
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{path}: found {type(content).__name__}; allowed is a mapping of sections and keys")
+        return {}
+    return content
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _put(into: dict[str, Any], path: list[str], value: str, name: str, problems: list[str]) -> None:
+    for key in path[:-1]:
+        deeper = into.setdefault(key, {})
+        if not isinstance(deeper, dict):
+            problems.append(f"{name}: {key} is no section; {_allowed_keys(())}")
+            return
+        into = deeper
+    try:
+        into[path[-1]] = yaml.load(value, Loader=yaml.BaseLoader)  # noqa: S506  as in `_read`: lists can be given, all is text
+    except yaml.YAMLError:
+        into[path[-1]] = value
+
+
+def _problem(error: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        parents, name = error["loc"][:-1], str(error["loc"][-1])
+        known = _keys(parents)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return (
+            f"{path}: is not a setting{hint} Allowed here: {', '.join(known)}"
+            if near
+            else (f"{path}: is not a setting. Allowed here: {', '.join(known)}")
+        )
+    return f"{path}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+
+
+def _keys(parents: Sequence[int | str]) -> list[str]:
+    model: Any = Settings
+    for part in parents:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _inner_model(model.model_fields[part].annotation)
+    return sorted(model.model_fields)
+
+
+def _inner_model(annotation: Any) -> Any:
+    """The model inside an annotation such as tuple[StrategySettings, ...]."""
+    if isinstance(annotation, types.GenericAlias):
+        return next(part for part in typing.get_args(annotation) if isinstance(part, type))
+    return annotation
+
+
+def _allowed_keys(parents: Sequence[str]) -> str:
+    return f"allowed here: {', '.join(_keys(parents))}"

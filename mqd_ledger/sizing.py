@@ -1,0 +1,53 @@
+"""How many shares a signal asks for when it does not say so itself.
+
+The sizer stays inside the limits that it can know (position, exposure, buying power), so that a full position is not asked for
+again and again; the risk gate still decides. Where the limits leave less than the smallest order, the smallest order is asked
+for all the same: the gate then denies it with every number, instead of nothing happening and nobody knowing why.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import ROUND_DOWN, Decimal
+from types import MappingProxyType
+
+from mqd_ledger.state import State
+from mqd_ledger.values import QUANTITY_STEP, ZERO, Money, Price, Quantity, Symbol
+
+ONE_SHARE = Decimal(1)
+HUNDRED = Decimal(100)
+
+
+def _fixed(_symbol: Symbol, _price: Price, _notional: Money | None, state: State) -> Quantity:
+    return state.policy.sizing.quantity
+
+
+def _notional(symbol: Symbol, price: Price, notional: Money | None, state: State) -> Quantity:
+    """Account x percent / price, inside the limits."""
+    policy = state.policy
+    wished = notional if notional is not None else state.equity * policy.sizing.percent / HUNDRED
+    held = state.positions.get(symbol, ZERO)
+    others = state.gross_exposure - abs(held) * state.marks[symbol].price
+    room = [wished, state.equity - others]
+    if policy.limits.position_notional_max is not None:
+        room.append(policy.limits.position_notional_max)
+    if policy.limits.exposure_max is not None:
+        room.append(policy.limits.exposure_max - others)
+    fractional = policy.sizing.fractional and symbol not in policy.limits.whole_share_symbols
+    step = QUANTITY_STEP if fractional else ONE_SHARE
+    quantity = (max(ZERO, min(room)) / price).quantize(step, rounding=ROUND_DOWN)
+    if quantity > 0:
+        return quantity
+    return max((wished / price).quantize(step, rounding=ROUND_DOWN), step)
+
+
+SIZERS: Mapping[str, Callable[[Symbol, Price, Money | None, State], Quantity]] = MappingProxyType(
+    {"fixed": _fixed, "notional": _notional}
+)
+
+
+def target_quantity(symbol: Symbol, notional: Money | None, state: State) -> Quantity:
+    """Shares to hold, unsigned and above zero. `notional` is the signal's own wish in dollars, if it has one."""
+    mark = state.marks.get(symbol)
+    if mark is None:
+        return ONE_SHARE  # nothing to size on: the gate will say that no price is known
+    method = "notional" if notional is not None else state.policy.sizing.method
+    return SIZERS[method](symbol, mark.price, notional, state)

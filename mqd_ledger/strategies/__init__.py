@@ -1,0 +1,1 @@
+"""Strategies: the interface, the registry, the host that runs them, and the built-in ones."""

@@ -1,0 +1,105 @@
+"""What a strategy is: a class that is shown closed bars and fills and answers with signals.
+
+    class MyStrategy(Strategy):
+        class Parameters(StrategyParameters):
+            lookback: int = 20
+
+        def on_bar(self, bar):
+            if ...:
+                return Signal(Direction.LONG, reason="close is under the average")
+
+A strategy keeps its state in itself and gets it back after a restart because its recorded inputs are shown to it again. So it
+must answer the same inputs with the same signals: no clock, no randomness, no files, no network.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from mqd_ledger.events import OrderFilled
+from mqd_ledger.orders import Order
+from mqd_ledger.state import State
+from mqd_ledger.values import ZERO, Bar, Direction, Money, Price, Quantity, Symbol
+
+
+class StrategyParameters(BaseModel):
+    """Base of a strategy's parameters: unknown names are errors, values are frozen. Empty `symbols` means all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symbols: tuple[str, ...] = ()
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """What to hold from now on. Without quantity (shares) or notional (dollars) the policy's sizing applies; without a symbol
+    it is the bar's."""
+
+    direction: Direction
+    reason: str
+    symbol: Symbol | None = None
+    quantity: Quantity | None = None
+    notional: Money | None = None
+    stop_price: Price | None = None
+    target_price: Price | None = None
+    confidence: str | None = None
+
+
+Signals = Signal | Iterable[Signal] | None
+
+
+class ClosedPosition(msgspec.Struct, frozen=True):
+    symbol: Symbol
+    realized_pnl: Money  # of the whole round trip, before commissions
+    closed_at: datetime
+
+
+class Context:
+    """What a strategy may look at: its own holdings and the account. Read only."""
+
+    def __init__(self, strategy: str, state: State) -> None:
+        self._strategy, self._state = strategy, state
+
+    def position(self, symbol: Symbol) -> Quantity:
+        """Shares that this strategy holds, negative when short."""
+        return self._state.strategy_positions.get((self._strategy, symbol), ZERO)
+
+    def average_price(self, symbol: Symbol) -> Price | None:
+        """Average cost per share of what this strategy holds, or None."""
+        lots = [lot for lot in self._state.lots.get(symbol, ()) if lot.strategy == self._strategy]
+        quantity = sum((lot.quantity for lot in lots), ZERO)
+        return sum((lot.cost_basis for lot in lots), ZERO) / quantity if quantity else None
+
+    @property
+    def equity(self) -> Money:
+        return self._state.equity
+
+    @property
+    def cash(self) -> Money:
+        return self._state.cash
+
+
+class Strategy:
+    """Base of all strategies. Override what you need; every `on_…` may return a Signal, several, or None."""
+
+    Parameters: ClassVar[type[StrategyParameters]] = StrategyParameters
+
+    def __init__(self, parameters: StrategyParameters) -> None:
+        self.parameters = parameters
+
+    def on_start(self, context: Context) -> None:
+        self.context = context
+
+    def on_bar(self, bar: Bar) -> Signals:
+        return None
+
+    def on_order_filled(self, order: Order, fill: OrderFilled) -> Signals:
+        return None
+
+    def on_position_closed(self, position: ClosedPosition) -> Signals:
+        return None
+
+    def on_stop(self) -> None:
+        """The run has ended in good order."""

@@ -1,0 +1,97 @@
+"""Which strategy a name means: a built-in one, or a class in a user's own file."""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+from pydantic import ValidationError
+
+from mqd_ledger.errors import BadInput
+from mqd_ledger.events import StrategySpec
+from mqd_ledger.strategies.base import Strategy, StrategyParameters
+from mqd_ledger.strategies.vwap import VwapMeanReversion
+
+REGISTRY: Mapping[str, type[Strategy]] = MappingProxyType({"vwap": VwapMeanReversion})
+
+
+def load(name: str, parameters: Mapping[str, str]) -> tuple[StrategySpec, Strategy]:
+    """The strategy behind a registered name or path/to/file.py:Class, and what the log records of it."""
+    cls = _class_of(name)
+    try:
+        checked = cls.Parameters.model_validate({key: _value(text) for key, text in parameters.items()})
+    except ValidationError as error:
+        raise BadInput(_parameter_problems(name, cls.Parameters, error)) from None
+    try:
+        strategy = cls(checked)
+    except Exception as error:  # noqa: BLE001  a user's own constructor
+        raise BadInput(f"Strategy {name} cannot be made: {type(error).__name__}: {error}") from error
+    recorded = {key: _text(value) for key, value in checked.model_dump(mode="json").items()}
+    return StrategySpec(name, recorded, _code_hash(cls)), strategy
+
+
+def _value(text: str) -> object:
+    """A list is written with commas in brackets, as in symbols=[SPY,QQQ]."""
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip() for part in text[1:-1].split(",") if part.strip()]
+    return text
+
+
+def _text(value: object) -> str:
+    return "[" + ",".join(str(part) for part in value) + "]" if isinstance(value, list) else str(value)
+
+
+def _class_of(name: str) -> type[Strategy]:
+    if name in REGISTRY:
+        return REGISTRY[name]
+    file, separator, class_name = name.rpartition(":")
+    if not separator or not file.endswith(".py"):
+        raise BadInput(
+            f"There is no strategy {name!r}. Known are {', '.join(sorted(REGISTRY))}; a strategy of your own is given as "
+            "path/to/file.py:Class."
+        )
+    module = _import(Path(file))
+    cls = getattr(module, class_name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
+        own = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
+        raise BadInput(
+            f"{file} has no strategy class {class_name!r}; its classes are: {', '.join(own) or 'none'}. "
+            "A strategy is a subclass of mqd_ledger.strategies.base.Strategy."
+        )
+    return cls
+
+
+def _import(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise BadInput(f"Strategy file {file} was not found (looked in {Path.cwd()}).")
+    name = f"user_strategy_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise BadInput(f"Strategy file {file} does not import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _code_hash(cls: type[Strategy]) -> str:
+    """Of the file's text, with the line ends of every platform the same."""
+    file = inspect.getsourcefile(cls)
+    assert file is not None
+    return hashlib.sha256(Path(file).read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def _parameter_problems(name: str, model: type[StrategyParameters], error: ValidationError) -> str:
+    allowed = ", ".join(f"{key} ({field.default})" for key, field in model.model_fields.items())
+    lines = [f"{'.'.join(map(str, one['loc']))}: found {one['input']!r}; {one['msg']}" for one in error.errors()]
+    return f"Parameters of strategy {name}: " + "; ".join(lines) + f". Allowed are, with their defaults: {allowed}."

@@ -1,0 +1,205 @@
+"""What became of each order? One row per order, as it stands now.
+
+States follow `mqd_ledger.orders.TRANSITIONS`, the same table by which decisions go.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mqd_ledger import events as e
+from mqd_ledger.orders import Trigger
+from mqd_ledger.values import OrderState, OrderType, TimeInForce
+from projections.shape import Kind, Meta, Statement, Table, amount, amount_or_none, at
+
+NAME = "orders"
+VERSION = 1
+
+ORDERS = Table(
+    "orders",
+    key=("client_order_id",),
+    columns={
+        "client_order_id": Kind.TEXT,
+        "strategy": Kind.TEXT,  # "" for an operator's order
+        "symbol": Kind.TEXT,
+        "side": Kind.TEXT,
+        "order_type": Kind.TEXT,
+        "quantity": Kind.DECIMAL,
+        "notional": Kind.DECIMAL,
+        "limit_price": Kind.DECIMAL,
+        "stop_price": Kind.DECIMAL,
+        "trail_price": Kind.DECIMAL,
+        "trail_percent": Kind.DECIMAL,
+        "time_in_force": Kind.TEXT,
+        "extended_hours": Kind.BOOLEAN,
+        "state": Kind.TEXT,
+        "reason": Kind.TEXT,  # of a denial, a rejection, a cancel or an expiry
+        "approved": Kind.BOOLEAN,
+        "attempts": Kind.INTEGER,
+        "broker_order_id": Kind.TEXT,
+        "cancel_requested": Kind.BOOLEAN,
+        "filled_quantity": Kind.DECIMAL,
+        "leaves_quantity": Kind.DECIMAL,  # zero for an order by notional
+        "filled_notional": Kind.DECIMAL,
+        "average_fill_price": Kind.DECIMAL,
+        "commission": Kind.DECIMAL,
+        "executions": Kind.INTEGER,
+        "requested_at": Kind.TIME,
+        "submitted_at": Kind.TIME,
+        "changed_at": Kind.TIME,
+        "position": Kind.INTEGER,  # of the request in the log
+    },
+)
+TABLES = (ORDERS,)
+
+_BECOMES = "state = order_state(state, ?), changed_at = ?"
+_ID = "where client_order_id = ?"
+_APPROVED = f"update orders set approved = 1, changed_at = ? {_ID}"
+_SENT = f"update orders set attempts = ?, changed_at = ? {_ID}"
+_SUBMITTED = f"update orders set broker_order_id = ?, submitted_at = ?, {_BECOMES} {_ID}"
+_ENDED = f"update orders set reason = ?, {_BECOMES} {_ID} and state != order_state(state, ?)"
+_CANCEL = f"update orders set cancel_requested = ?, changed_at = ? {_ID}"
+_EXECUTED = f"""update orders set {_BECOMES}, executions = executions + ?,
+    filled_quantity = decimal_add(filled_quantity, ?), filled_notional = decimal_add(filled_notional, ?),
+    commission = decimal_add(commission, ?) {_ID}"""
+_SUMMED = f"""update orders set leaves_quantity = decimal_left(quantity, filled_quantity),
+    average_fill_price = decimal_ratio(filled_notional, filled_quantity) {_ID}"""
+
+
+def _requested(event: e.OrderRequested, meta: Meta) -> Iterator[Statement]:
+    yield (
+        ORDERS.insert,
+        (
+            event.client_order_id,
+            event.strategy,
+            event.symbol,
+            event.side,
+            event.order_type,
+            amount_or_none(event.quantity),
+            amount_or_none(event.notional),
+            amount_or_none(event.limit_price),
+            amount_or_none(event.stop_price),
+            amount_or_none(event.trail_price),
+            amount_or_none(event.trail_percent),
+            event.time_in_force,
+            int(event.extended_hours),
+            OrderState.PENDING,
+            *(None, 0, 0, None, 0),
+            "0",
+            "0" if event.quantity is None else amount(event.quantity),
+            *("0", None, "0", 0),
+            at(event.occurred_at),
+            None,
+            at(event.occurred_at),
+            meta.position,
+        ),
+    )
+
+
+def _adopted(event: e.OrderAdopted, meta: Meta) -> Iterator[Statement]:
+    """How it came about is not known; the broker has it."""
+    quantity, when = amount(event.quantity), at(event.occurred_at)
+    yield (
+        ORDERS.insert,
+        (
+            event.client_order_id,
+            "",
+            event.symbol,
+            event.side,
+            OrderType.MARKET,
+            quantity,
+            *(None, None, None, None, None),
+            TimeInForce.DAY,
+            0,
+            OrderState.SUBMITTED,
+            *(None, 1, 0, event.broker_order_id, 0),
+            *("0", quantity, "0", None, "0", 0),
+            when,
+            when,
+            when,
+            meta.position,
+        ),
+    )
+
+
+def _approved(event: e.OrderApproved, _meta: Meta) -> Iterator[Statement]:
+    yield _APPROVED, (at(event.occurred_at), event.client_order_id)
+
+
+def _denied(event: e.OrderDenied, _meta: Meta) -> Iterator[Statement]:
+    yield _ended(event, Trigger.DENIED, " ".join(event.reasons))
+
+
+def _sent(event: e.OrderSent, _meta: Meta) -> Iterator[Statement]:
+    yield _SENT, (event.attempt, at(event.occurred_at), event.client_order_id)
+
+
+def _submitted(event: e.OrderSubmitted, _meta: Meta) -> Iterator[Statement]:
+    when = at(event.occurred_at)
+    yield _SUBMITTED, (event.broker_order_id, when, Trigger.SUBMITTED, when, event.client_order_id)
+
+
+def _ended(event: e.OrderEvent, trigger: Trigger, reason: str) -> Statement:
+    """The first word counts: an order that has ended keeps its reason."""
+    return _ENDED, (reason, trigger, at(event.occurred_at), event.client_order_id, trigger)
+
+
+def _ends(trigger: Trigger) -> Callable[[Any, Meta], Iterator[Statement]]:
+    def ended(event: e.OrderRejected | e.OrderCanceled | e.OrderExpired, _meta: Meta) -> Iterator[Statement]:
+        yield _ended(event, trigger, event.reason)
+
+    return ended
+
+
+def _cancel(requested: int) -> Callable[[Any, Meta], Iterator[Statement]]:
+    def changed(event: e.CancelRequested | e.CancelRejected, _meta: Meta) -> Iterator[Statement]:
+        yield _CANCEL, (requested, at(event.occurred_at), event.client_order_id)
+
+    return changed
+
+
+def _filled(event: e.OrderFilled, _meta: Meta) -> Iterator[Statement]:
+    trigger = Trigger.PARTIAL_FILL if event.leaves_quantity else Trigger.FULL_FILL
+    notional, when = amount(event.last_quantity * event.last_price), at(event.occurred_at)
+    quantity, commission = amount(event.last_quantity), amount(event.commission)
+    yield _EXECUTED, (trigger, when, 1, quantity, notional, commission, event.client_order_id)
+    yield _SUMMED, (event.client_order_id,)
+
+
+def _busted(event: e.ExecutionBusted, _meta: Meta) -> Iterator[Statement]:
+    notional, when = amount(-event.last_quantity * event.last_price), at(event.occurred_at)
+    quantity, commission = amount(-event.last_quantity), amount(-event.commission)
+    yield _EXECUTED, (Trigger.BUSTED, when, -1, quantity, notional, commission, event.client_order_id)
+    yield _SUMMED, (event.client_order_id,)
+
+
+def _corrected(event: e.ExecutionCorrected, _meta: Meta) -> Iterator[Statement]:
+    notional = event.last_quantity * event.last_price - event.previous_quantity * event.previous_price
+    quantity, when = event.last_quantity - event.previous_quantity, at(event.occurred_at)
+    yield _EXECUTED, (Trigger.CORRECTED, when, 0, amount(quantity), amount(notional), "0", event.client_order_id)
+    yield _SUMMED, (event.client_order_id,)
+
+
+_APPLY: Mapping[type[e.Event], Callable[[Any, Meta], Iterator[Statement]]] = MappingProxyType(
+    {
+        e.OrderRequested: _requested,
+        e.OrderAdopted: _adopted,
+        e.OrderApproved: _approved,
+        e.OrderDenied: _denied,
+        e.OrderSent: _sent,
+        e.OrderSubmitted: _submitted,
+        e.OrderRejected: _ends(Trigger.REJECTED),
+        e.OrderCanceled: _ends(Trigger.CANCELED),
+        e.OrderExpired: _ends(Trigger.EXPIRED),
+        e.CancelRequested: _cancel(1),
+        e.CancelRejected: _cancel(0),
+        e.OrderFilled: _filled,
+        e.ExecutionBusted: _busted,
+        e.ExecutionCorrected: _corrected,
+    }
+)
+READS = tuple(_APPLY)
+
+
+def apply(event: e.Event, meta: Meta) -> Iterator[Statement]:
+    return _APPLY[type(event)](event, meta)

@@ -1,0 +1,86 @@
+"""What was earned on which day, in which symbol, by which strategy? One row per trading day, symbol and strategy.
+
+`realized_pnl` is before commissions and fees. A bust or a correction counts on the day on which it was made, so that past days
+stay as they were reported. Fees that belong to no order stand under the empty symbol and strategy.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from mqd_ledger import events as e
+from mqd_ledger.values import ZERO
+from projections.shape import Kind, Meta, Statement, Table, amount
+
+NAME = "pnl"
+VERSION = 1
+
+DAILY = Table(
+    "pnl_daily",
+    key=("trade_date", "symbol", "strategy"),
+    columns={
+        "trade_date": Kind.DATE,
+        "symbol": Kind.TEXT,
+        "strategy": Kind.TEXT,
+        "realized_pnl": Kind.DECIMAL,
+        "commissions": Kind.DECIMAL,
+        "fees": Kind.DECIMAL,
+        "closings": Kind.INTEGER,  # lots closed, wholly or in part
+        "wins": Kind.INTEGER,
+        "losses": Kind.INTEGER,  # what is neither was closed at its cost
+    },
+)
+# A fill does not say whose order it was.
+ORDERS = Table(
+    "pnl_orders",
+    key=("client_order_id",),
+    columns={"client_order_id": Kind.TEXT, "strategy": Kind.TEXT},
+    public=False,
+)
+TABLES = (DAILY, ORDERS)
+READS = (
+    e.OrderRequested,
+    e.OrderFilled,
+    e.ExecutionBusted,
+    e.LotClosed,
+    e.LotReopened,
+    e.FeeCharged,
+)
+
+_ADDED = """ on conflict (trade_date, symbol, strategy) do update set
+    realized_pnl = decimal_add(realized_pnl, excluded.realized_pnl),
+    commissions = decimal_add(commissions, excluded.commissions), fees = decimal_add(fees, excluded.fees),
+    closings = closings + excluded.closings, wins = wins + excluded.wins, losses = losses + excluded.losses"""
+_REALIZED = "insert into pnl_daily values (?, ?, ?, ?, '0', '0', ?, ?, ?)" + _ADDED
+_FEE = "insert into pnl_daily values (?, '', '', '0', '0', ?, 0, 0, 0)" + _ADDED
+_COMMISSION = (
+    "insert into pnl_daily values (?, ?, "
+    "coalesce((select strategy from pnl_orders where client_order_id = ?), ''), '0', ?, '0', 0, 0, 0)" + _ADDED
+)
+
+
+def apply(event: e.Event, meta: Meta) -> Iterator[Statement]:
+    match event:
+        case e.OrderRequested():
+            yield ORDERS.insert, (event.client_order_id, event.strategy)
+        case e.OrderFilled():
+            yield _commission(event, meta, event.commission)
+        case e.ExecutionBusted():
+            yield _commission(event, meta, -event.commission)
+        case e.LotClosed():
+            yield _realized(event, meta, 1)
+        case e.LotReopened():
+            yield _realized(event, meta, -1)
+        case e.FeeCharged():
+            yield _FEE, (meta.trade_date, amount(event.amount))
+        case _:
+            return
+
+
+def _commission(event: e.OrderFilled | e.ExecutionBusted, meta: Meta, commission: Decimal) -> Statement:
+    return _COMMISSION, (meta.trade_date, event.symbol, event.client_order_id, amount(commission))
+
+
+def _realized(event: e.LotClosed | e.LotReopened, meta: Meta, sign: int) -> Statement:
+    wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
+    realized = amount(sign * event.realized_pnl)
+    return _REALIZED, (meta.trade_date, event.symbol, event.strategy, realized, sign, wins, losses)

@@ -1,0 +1,267 @@
+"""Measures mqd-ledger against what the machine can do at best, in one run, so that the ratios can be read on any machine.
+
+    python tools/bench.py            the figures of the README, about two minutes
+    python tools/bench.py --long     and the long ones: two million bars for memory, a million events for SQL
+
+Each measure is taken in turn with its limit, several times; the table shows medians and the median of the ratios.
+
+The limits: a *bare durable loop* applies the same rule to the same bars with nothing around it (one function, no classes, no risk
+gate, no lots) and writes every bar, order and fill with a hash chain to SQLite; a *bare select* reads every row of the log's table
+and does nothing with it; a *bare commit* is one insert and commit with full sync.
+"""
+
+import argparse
+import gc
+import hashlib
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from commands.market import ReportBar
+from mqd_ledger import app, chain
+from mqd_ledger.events import Source
+from mqd_ledger.evolve import evolve
+from mqd_ledger.feeds.sample import sample_bars
+from mqd_ledger.log import EventLog
+from mqd_ledger.runs import Controls
+from mqd_ledger.settings import load
+from mqd_ledger.state import State
+from mqd_ledger.values import Bar
+
+BARS = 200_000
+ROUNDS = 5
+BATCH = 2000
+
+
+class Measure(NamedTuple):
+    name: str
+    unit: str
+    ours: list[float]
+    limit: list[float]
+    wanted: float | None  # ours / limit, at least
+
+
+def bars(count: int) -> list[Bar]:
+    """Synthetic one-minute bars of one symbol that the VWAP rule trades about as often as it does real ones."""
+    sessions = count // 390 + 3
+    items = sample_bars(("SYNA",), sessions=sessions, seed=11, start=date(2020, 1, 2))
+    return [bar for bar, _ in zip(items, range(count), strict=False)]
+
+
+def bare_loop(feed: list[Bar], path: Path) -> int:
+    """The limit: rolling 20-bar VWAP, entry 2 % under it, stop 2 %, target 1.5 %; next-bar fills; everything durable, chained."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=normal")
+    connection.execute("create table log(position integer primary key, kind text, payload text, hash blob)")
+    encode, sha256 = msgspec.json.Encoder().encode, hashlib.sha256
+    window: deque[tuple[Decimal, int]] = deque()
+    price_volume, volume = Decimal(0), 0
+    entry_limit, stop_limit, target_limit = Decimal("0.98"), Decimal("0.98"), Decimal("1.015")
+    rows: list[tuple[int, str, str, bytes]] = []
+    previous, position, orders = bytes(32), 0, 0
+    pending, entry = "", None
+    cash, shares = Decimal(100_000), Decimal(0)
+
+    def write(kind: str, payload: bytes) -> None:
+        nonlocal previous, position
+        position += 1
+        previous = sha256(previous + payload).digest()
+        rows.append((position, kind, payload.decode(), previous))
+        if len(rows) >= BATCH:
+            flush()
+
+    def flush() -> None:
+        connection.execute("begin")
+        connection.executemany("insert into log values (?,?,?,?)", rows)
+        connection.execute("commit")
+        rows.clear()
+
+    for bar in feed:
+        write("bar", encode(bar))
+        if pending:
+            quantity = Decimal(1000) // bar.open if pending == "buy" else -shares
+            shares += quantity
+            cash -= quantity * bar.open
+            entry = bar.open if pending == "buy" else None
+            write("fill", encode((orders, pending, quantity, bar.open, cash)))
+            pending = ""
+        typical = (bar.high + bar.low + bar.close) * bar.volume
+        window.append((typical, bar.volume))
+        price_volume += typical
+        volume += bar.volume
+        if len(window) > 20:
+            old_typical, old_volume = window.popleft()
+            price_volume -= old_typical
+            volume -= old_volume
+        if entry is not None:
+            if bar.close <= entry * stop_limit or bar.close >= entry * target_limit:
+                pending = "sell"
+        elif len(window) == 20 and volume and bar.close * 3 * volume <= price_volume * entry_limit:
+            pending = "buy"
+        if pending:
+            orders += 1
+            write("order", encode((orders, pending, bar.symbol, bar.close, bar.start_at)))
+    flush()
+    connection.execute("pragma wal_checkpoint(truncate)")
+    connection.close()
+    return orders
+
+
+def our_backtest(feed: list[Bar], path: Path) -> int:
+    """The product: the same rule through commands, risk gate, lots, chain, with everything in a ledger file."""
+    overrides = ["risk.orders_per_day_max=null", "risk.daily_loss_max=null", "risk.weekly_loss_max=null"]
+    settings = load("backtest", overrides=overrides)
+    report, _ = app.backtest(
+        settings, app.Feed(Source("memory", "bench", "0" * 64), lambda: feed, "1m"), path, Controls()
+    )
+    return report.orders
+
+
+def timed(work: Callable[[], object]) -> float:
+    gc.collect()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def backtest_measure(directory: Path, rounds: int) -> Measure:
+    feed = bars(BARS)
+    ours, limit = [], []
+    for number in range(rounds):
+        bare = directory / f"bare-{number}.db"
+        limit.append(BARS / timed(lambda path=bare: bare_loop(feed, path)))  # type: ignore[misc]
+        path = directory / f"ours-{number}.ledger"
+        ours.append(BARS / timed(lambda path=path: our_backtest(feed, path)))  # type: ignore[misc]
+    return Measure("backtest, everything durable / bare durable loop", "bars/s", ours, limit, 0.6)
+
+
+def _rows(path: Path) -> int:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        count = 0
+        for _ in connection.execute("select * from events order by position"):
+            count += 1
+        return count
+
+
+def _replay(log: EventLog) -> None:
+    state = State()
+    for recorded in log.replay():
+        evolve(state, recorded.event)
+
+
+def reading_measures(ledger: Path, rounds: int) -> Iterator[Measure]:
+    bare: list[float] = []
+    replayed: list[float] = []
+    checked: list[float] = []
+    with EventLog.open(ledger, durability="normal") as log:
+        events = log.head.position
+        for _ in range(rounds):
+            bare.append(events / timed(lambda: _rows(ledger)))
+            replayed.append(events / timed(lambda: _replay(log)))
+            checked.append(events / timed(lambda: chain.check(log.rows())))
+    yield Measure("replay: read, decode, evolve / bare select", "events/s", replayed, bare, 0.45)
+    yield Measure("verify the chain / bare select", "events/s", checked, bare, 0.45)
+
+
+def commit_measure(directory: Path, rounds: int) -> Measure:
+    feed = bars(400)
+    ours, limit = [], []
+    for number in range(rounds):
+        with closing(sqlite3.connect(directory / f"commit-{number}.db", isolation_level=None)) as connection:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.execute("create table log(position integer primary key, payload text)")
+
+            def bare(connection: sqlite3.Connection = connection) -> None:
+                for place in range(len(feed)):
+                    connection.execute("begin immediate")
+                    connection.execute("insert into log values (?, ?)", (place + 1, "x" * 180))
+                    connection.execute("commit")
+
+            limit.append(len(feed) / timed(bare))
+        with EventLog.create(directory / f"live-{number}.ledger", durability="full") as log:
+            engine = app.Engine(State(), log)
+
+            def turns(engine: app.Engine = engine, log: EventLog = log) -> None:
+                for bar in feed:
+                    engine.handle(ReportBar(bar.end_at, bar))
+                    log.commit()
+
+            ours.append(len(feed) / timed(turns))
+    return Measure("one bar decided, recorded, committed / bare commit", "commits/s", ours, limit, 0.5)
+
+
+def command_seconds(*arguments: str) -> float:
+    return timed(
+        lambda: subprocess.run([sys.executable, "-m", "mqd_ledger", *arguments], check=True, capture_output=True)
+    )
+
+
+def show(measure: Measure) -> None:
+    ratio = statistics.median(one / other for one, other in zip(measure.ours, measure.limit, strict=True))
+    wanted = "" if measure.wanted is None else f"  (at least {measure.wanted})"
+    print(
+        f"{measure.name:<52} {statistics.median(measure.ours):>10,.0f} / {statistics.median(measure.limit):>10,.0f} "
+        f"{measure.unit:<9} ratio {ratio:.2f}{wanted}"
+    )
+
+
+def long_measures(directory: Path) -> None:
+    """Memory of a backtest of two million bars in a process of its own, and SQL over a million events."""
+    code = (
+        "import resource, sys; sys.path.insert(0, 'tools'); import bench; from pathlib import Path; "
+        "from itertools import islice; from datetime import date; from mqd_ledger import app; "
+        "from mqd_ledger.events import Source; from mqd_ledger.runs import Controls; from mqd_ledger.settings import load; "
+        "items = lambda: islice(bench.sample_bars(('SYNA',), sessions=5200, seed=11, start=date(2000, 1, 3)), 2_000_000); "
+        "report, _ = app.backtest(load('backtest', overrides=['risk.orders_per_day_max=null']), "
+        "app.Feed(Source('memory', 'bench', '0' * 64), items, '1m'), Path(sys.argv[1]), Controls()); "
+        "print(report.bars, report.orders, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    ledger = directory / "two-million.ledger"
+    done = subprocess.run([sys.executable, "-c", code, str(ledger)], check=True, capture_output=True, text=True)
+    played, orders, megabytes = done.stdout.split()
+    print(f"backtest of {int(played):,} bars, {int(orders):,} orders: {megabytes} MB at the most (under 300)")
+    query = ("sql", "select count(*) from events", "--ledger", str(ledger))
+    first = command_seconds(*query)
+    warm = statistics.median(command_seconds(*query) for _ in range(ROUNDS))
+    print(
+        f"sql count over that log: {first:.2f} s the first time (it builds its segments), {warm:.2f} s after (under 0.5)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="also measure memory and SQL over millions")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mqd-bench-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        print(f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} processors")
+        show(backtest_measure(directory, arguments.rounds))
+        for measure in reading_measures(directory / "ours-0.ledger", arguments.rounds):
+            show(measure)
+        show(commit_measure(directory, arguments.rounds))
+        seconds = statistics.median(command_seconds("--help") for _ in range(arguments.rounds))
+        print(f"mqd-ledger --help: {seconds * 1000:.0f} ms (under 100)")
+        if arguments.long:
+            long_measures(directory)
+
+
+if __name__ == "__main__":
+    main()
