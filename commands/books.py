@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from mqd_ledger.events import LotClosed, LotEvent, LotOpened, LotReopened
-from mqd_ledger.lots import Lot, apply_entry, copy_of, match, merge
+from mqd_ledger.lots import Lot, apply_entry, copy_of, in_order, match, merge
 from mqd_ledger.orders import Order
 from mqd_ledger.state import Execution, State
 from mqd_ledger.values import ZERO, LotMethod, Price, Quantity
@@ -18,15 +18,18 @@ def book(
     at: datetime,
     state: State,
     after: Sequence[LotEvent] = (),
+    first: str = "",
 ) -> list[LotEvent]:
-    """Lots closed and opened by a trade of `signed_quantity`, once `after` (entries not in the state yet) is taken in."""
-    lots = state.lots.get(order.symbol, [])
-    if after:
-        lots = copy_of(lots)
-        for entry in after:
-            apply_entry(lots, entry)
+    """Lots closed and opened by a trade of `signed_quantity`, once `after` (entries not in the state yet) is taken in.
+
+    The lot named `first` is taken before all others.
+    """
+    lots = _lots_after(state.lots.get(order.symbol, []), after)
     method = state.policy.lot_method
-    closings, opening = match(_own_first(lots, order.strategy), method, signed_quantity, price)
+    ordered = in_order(lots, method, order.strategy)
+    if first:
+        ordered = sorted(ordered, key=lambda lot: lot.lot_id != first)
+    closings, opening = match(ordered, signed_quantity, price)
     entries: list[LotEvent] = [
         LotClosed(
             at,
@@ -56,13 +59,6 @@ def book(
     return entries
 
 
-def _own_first(lots: list[Lot], strategy: str) -> list[Lot]:
-    """A strategy closes its own lots before another's, so that each keeps its own profit and loss."""
-    if all(lot.strategy == strategy for lot in lots):
-        return lots
-    return [lot for lot in lots if lot.strategy == strategy] + [lot for lot in lots if lot.strategy != strategy]
-
-
 def _averaged_away(lot: Lot, execution_id: str, at: datetime) -> LotClosed:
     return LotClosed(
         at,
@@ -78,13 +74,24 @@ def _averaged_away(lot: Lot, execution_id: str, at: datetime) -> LotClosed:
     )
 
 
+def _lots_after(lots: list[Lot], entries: Sequence[LotEvent]) -> list[Lot]:
+    if not entries:
+        return lots
+    lots = copy_of(lots)
+    for entry in entries:
+        apply_entry(lots, entry)
+    return lots
+
+
 def unbook(order: Order, execution_id: str, execution: Execution, at: datetime, state: State) -> list[LotEvent]:
     """The entries that undo an execution's own: what it closed is open again, what it opened is gone.
 
-    Where later trades have already closed what it opened, they closed shares that never were: the missing part is booked as
-    the opposite trade at the same price, so that position and cash are the broker's.
+    Where later trades have already closed some of what it opened, or traded against what would open again, its books cannot be
+    taken back one by one: then the opposite trade at the same price is booked, so that position and cash are the broker's.
     """
-    entries: list[LotEvent] = [
+    lots = state.lots.get(order.symbol, [])
+    opened = next((lot for lot in lots if lot.lot_id == execution_id), None)
+    undone: list[LotEvent] = [
         LotReopened(
             at,
             closed.lot_id,
@@ -98,11 +105,11 @@ def unbook(order: Order, execution_id: str, execution: Execution, at: datetime, 
         )
         for closed in reversed(execution.closed)
     ]
-    opened = execution.opened
-    lot = next((lot for lot in state.lots.get(order.symbol, ()) if lot.lot_id == execution_id), None)
-    if lot is not None:
-        entries.append(_averaged_away(lot, execution_id, at))
-        opened -= lot.quantity
-    if opened:
-        entries += book(order, f"{execution_id}-bust", -opened, execution.price, at, state, after=entries)
-    return entries
+    if opened is not None:
+        undone.append(_averaged_away(opened, execution_id, at))
+    is_whole = (opened.quantity if opened is not None else ZERO) == execution.opened
+    if is_whole and len({lot.quantity > 0 for lot in _lots_after(lots, undone)}) <= 1:
+        return undone
+    return book(
+        order, f"{execution_id}-bust", -execution.signed_quantity, execution.price, at, state, first=execution_id
+    )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
+
 from commands.base import Command, order_of
 from commands.books import book, unbook
 from mqd_ledger.errors import CommandRefused
@@ -25,7 +27,7 @@ from mqd_ledger.events import (
     OrderSubmitted,
 )
 from mqd_ledger.orders import Order, Trigger, transition
-from mqd_ledger.state import State
+from mqd_ledger.state import Execution, State
 from mqd_ledger.values import ZERO, Money, OrderState, Price, Quantity, Side, Symbol
 
 
@@ -135,6 +137,10 @@ def cancel_rejected(command: ReportCancelRejected, state: State) -> list[Event]:
 def unknown_order(command: ReportUnknownOrder, state: State) -> list[Event]:
     if command.client_order_id in state.orders:
         return []
+    if not (command.quantity.is_finite() and command.quantity > 0):
+        raise CommandRefused(
+            f"An order is of a quantity above zero; {command.client_order_id} came with {command.quantity}."
+        )
     detail = f"{command.side} {command.quantity} {command.symbol} was not sent from this ledger"
     return [
         OrderAdopted(
@@ -153,8 +159,9 @@ def fill(command: ReportFill, state: State) -> list[Event]:
     """One execution and its books, together or not at all."""
     order = order_of(state, command.client_order_id)
     if command.execution_id in state.executions:
+        _is_of_this_order(order, command.execution_id, state.executions[command.execution_id])
         return []
-    _is_an_execution(command.quantity, command.price)
+    _is_an_execution(command.quantity, command.price, command.commission)
     if (command.symbol, command.side) != (order.symbol, order.side):
         raise CommandRefused(
             f"Execution {command.execution_id} is a {command.side} of {command.symbol}, but order {order.client_order_id} "
@@ -175,8 +182,11 @@ def fill(command: ReportFill, state: State) -> list[Event]:
         filled_quantity,
         leaves,
     )
-    surprise = _surprise(order, Trigger.PARTIAL_FILL if leaves else Trigger.FULL_FILL, at)
-    if order.quantity is not None and filled_quantity > order.quantity and not surprise:
+    is_over = order.quantity is not None and filled_quantity > order.quantity
+    # What a bust left open may be filled again: a filled order is overfilled only by what is more than was ordered.
+    refills = order.state is OrderState.FILLED and order.quantity is not None and not is_over
+    surprise = _surprise(order, Trigger.PARTIAL_FILL if leaves or refills else Trigger.FULL_FILL, at)
+    if is_over and not surprise:
         detail = f"{filled_quantity} were filled of {order.quantity} ordered"
         surprise = [OrderAnomalyFound(at, order.client_order_id, Anomaly.OVERFILL, detail)]
     return [
@@ -186,18 +196,30 @@ def fill(command: ReportFill, state: State) -> list[Event]:
     ]
 
 
-def _is_an_execution(quantity: Quantity, price: Price) -> None:
-    if not (quantity.is_finite() and price.is_finite() and quantity > 0 and price > 0):
-        raise CommandRefused(f"An execution has a quantity and a price above zero; found {quantity} at {price}.")
+def _is_an_execution(quantity: Quantity, price: Price, commission: Money = ZERO) -> None:
+    if not (quantity.is_finite() and price.is_finite() and quantity > 0 and price > 0 and commission.is_finite()):
+        raise CommandRefused(
+            "An execution has a quantity and a price above zero and a commission that is a number; "
+            f"found {quantity} at {price}, commission {commission}."
+        )
+
+
+def _is_of_this_order(order: Order, execution_id: str, execution: Execution) -> None:
+    if execution.client_order_id != order.client_order_id:
+        raise CommandRefused(
+            f"Execution {execution_id} is one of order {execution.client_order_id}, but it is reported of order "
+            f"{order.client_order_id}: one execution belongs to one order."
+        )
 
 
 def bust(command: ReportBust, state: State) -> list[Event]:
     order = order_of(state, command.client_order_id)
     execution = state.executions.get(command.execution_id)
-    if execution is not None and execution.busted:
-        return []
+    if execution is not None:
+        _is_of_this_order(order, command.execution_id, execution)
+        if execution.busted:
+            return []
     at = command.occurred_at
-    known = execution is not None
     busted = ExecutionBusted(
         at,
         command.client_order_id,
@@ -209,14 +231,15 @@ def bust(command: ReportBust, state: State) -> list[Event]:
         command.commission,
     )
     if execution is None:
-        detail = f"execution {command.execution_id} was undone before it was ever reported"
-        return [busted, OrderAnomalyFound(at, order.client_order_id, Anomaly.UNKNOWN_EXECUTION, detail)]
+        detail = f"execution {command.execution_id} ({command.quantity} at {command.price}) was undone before it was ever reported"
+        nothing = structs.replace(busted, last_quantity=ZERO, commission=ZERO)  # there was nothing to take back
+        return [nothing, OrderAnomalyFound(at, order.client_order_id, Anomaly.UNKNOWN_EXECUTION, detail)]
+    _is_an_execution(command.quantity, command.price, command.commission)
     if (abs(execution.signed_quantity), execution.price) != (command.quantity, command.price):
         raise CommandRefused(
             f"The bust of {command.execution_id} speaks of {command.quantity} at {command.price}, "
             f"but it was booked as {abs(execution.signed_quantity)} at {execution.price}."
         )
-    assert known
     return [
         busted,
         *_surprise(order, Trigger.BUSTED, at),
@@ -234,6 +257,7 @@ def correction(command: ReportCorrection, state: State) -> list[Event]:
             f"Execution {command.previous_execution_id} cannot be corrected: it is "
             + ("not known here." if previous is None else "undone already.")
         )
+    _is_of_this_order(order, command.previous_execution_id, previous)
     _is_an_execution(command.quantity, command.price)
     at = command.occurred_at
     signed = order.signed(command.quantity)

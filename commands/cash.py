@@ -47,7 +47,7 @@ def report_cash(command: ReportCash, state: State) -> list[Event]:
 def report_fee(command: ReportFee, state: State) -> list[Event]:
     if command.kind not in FEE_KINDS or not command.amount.is_finite():
         raise CommandRefused(f"A fee is one of {', '.join(FEE_KINDS)}; found {command.kind} of {command.amount}.")
-    if command.fee_id in state.movements:
+    if command.fee_id in state.charges:
         return []
     return [FeeCharged(command.at, command.fee_id, command.kind, command.amount, command.reason)]
 
@@ -57,6 +57,8 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     ReportFee: report_fee,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
-    CashMoved: lambda event, at: ReportCash(at, event.movement_id, event.kind, event.amount, event.reason),
-    FeeCharged: lambda event, at: ReportFee(at, event.fee_id, event.kind, event.amount, event.reason),
+    CashMoved: lambda event, _: ReportCash(
+        event.occurred_at, event.movement_id, event.kind, event.amount, event.reason
+    ),
+    FeeCharged: lambda event, _: ReportFee(event.occurred_at, event.fee_id, event.kind, event.amount, event.reason),
 }

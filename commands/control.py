@@ -134,13 +134,13 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     StopStrategy: stop_strategy,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
-    LedgerCreated: lambda event, at: CreateLedger(at, event.ledger_id),
-    RunStarted: lambda event, at: StartRun(
-        at, event.mode, event.code_version, event.source, event.strategies, event.policy
+    LedgerCreated: lambda event, _: CreateLedger(event.occurred_at, event.ledger_id),
+    RunStarted: lambda event, _: StartRun(
+        event.occurred_at, event.mode, event.code_version, event.source, event.strategies, event.policy
     ),
-    RunEnded: lambda event, at: EndRun(at, event.reason),
-    TradingHalted: lambda event, at: HaltTrading(at, event.operator, event.reason),
-    TradingReduced: lambda event, at: ReduceTrading(at, event.operator, event.reason),
-    TradingResumed: lambda event, at: ResumeTrading(at, event.operator, event.reason),
-    StrategyStopped: lambda event, at: StopStrategy(at, event.strategy, event.error),
+    RunEnded: lambda event, _: EndRun(event.occurred_at, event.reason),
+    TradingHalted: lambda event, _: HaltTrading(event.occurred_at, event.operator, event.reason),
+    TradingReduced: lambda event, _: ReduceTrading(event.occurred_at, event.operator, event.reason),
+    TradingResumed: lambda event, _: ResumeTrading(event.occurred_at, event.operator, event.reason),
+    StrategyStopped: lambda event, _: StopStrategy(event.occurred_at, event.strategy, event.error),
 }

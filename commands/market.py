@@ -49,5 +49,5 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
     BarClosed: lambda event, at: ReportBar(at, event.bar),
-    BarRejected: lambda event, at: ReportBadBar(at, event.symbol, event.line, event.raw, event.reason),
+    BarRejected: lambda event, _: ReportBadBar(event.occurred_at, event.symbol, event.line, event.raw, event.reason),
 }

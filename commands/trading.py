@@ -178,6 +178,8 @@ def _make_sense(command: SubmitOrder) -> None:
             f"An order needs exactly one of quantity and notional, above zero; found quantity {command.quantity} "
             f"and notional {command.notional}."
         )
+    if command.quantity is not None and not is_tradable(command.quantity):
+        raise CommandRefused(f"A quantity has up to 9 decimals; found {command.quantity}.")
     needed = _PRICES[command.order_type]
     if command.trail_percent is not None and command.order_type is OrderType.TRAILING_STOP:
         needed = frozenset({"trail_percent"})
@@ -188,6 +190,12 @@ def _make_sense(command: SubmitOrder) -> None:
                 f"A {command.order_type} order takes {' and '.join(sorted(needed)) or 'no price'}, above zero; "
                 f"found {name} {value}."
             )
+
+
+def is_tradable(quantity: Quantity) -> bool:
+    """Whether a finite quantity is not finer than `QUANTITY_STEP`."""
+    exponent = quantity.normalize().as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -9
 
 
 def _is_positive(value: Decimal) -> bool:
@@ -209,8 +217,8 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     CancelOrder: cancel_order,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
-    SignalRaised: lambda event, at: RaiseSignal(
-        at,
+    SignalRaised: lambda event, _: RaiseSignal(
+        event.occurred_at,
         event.strategy,
         event.symbol,
         event.direction,
@@ -221,8 +229,8 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.target_price,
         event.confidence,
     ),
-    OrderRequested: lambda event, at: SubmitOrder(
-        at,
+    OrderRequested: lambda event, _: SubmitOrder(
+        event.occurred_at,
         event.symbol,
         event.side,
         event.order_type,
@@ -236,5 +244,5 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.extended_hours,
         event.strategy,
     ),
-    CancelRequested: lambda event, at: CancelOrder(at, event.client_order_id, event.reason),
+    CancelRequested: lambda event, _: CancelOrder(event.occurred_at, event.client_order_id, event.reason),
 }

@@ -7,7 +7,7 @@ kept, and what its time is.
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, setcontext
@@ -15,23 +15,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from commands import Command
 from commands.control import CreateLedger
 from mqd_ledger import lock, operator_requests
+from mqd_ledger.audit.as_of import limits_of
 from mqd_ledger.engine import Engine, Reactor
 from mqd_ledger.errors import BadInput, CommandRefused, LedgerLocked
-from mqd_ledger.events import RunStarted, Source
+from mqd_ledger.events import Source
 from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.bars import open_bars
 from mqd_ledger.feeds.sample import sample_bars
-from mqd_ledger.log import EventLog
+from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import REQUESTS, RequestBox
 from mqd_ledger.runs import Controls, Item, Outcome, Plan, play, simulated_reactors, strategies_loader
 from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
-from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, ZERO, from_microseconds, plain
+from mqd_ledger.values import ARITHMETIC, INTERVALS, from_microseconds
 
 SAMPLE_BEGINS = date(2026, 1, 5)
 ANSWER_SECONDS = 10.0
@@ -219,7 +219,39 @@ def init(ledger: Path, ledger_id: str) -> int:
         return position + 1
 
 
-def fold(log: EventLog, *, upto: int | None = None) -> State:
+def status(ledger: Path) -> dict[str, Any]:
+    """What the ledger is doing now: its run, its trading state, its money and how much of each limit is used."""
+    with LogReader.open(ledger) as log:
+        state = fold(log)
+        head = log.head
+    run = state.run
+    return {
+        "ledger": str(ledger),
+        "ledger_id": state.ledger_id,
+        "events": head.position,
+        "log_hash": head.hash.hex(),
+        "last_recorded_at": from_microseconds(head.recorded_at) if head.position else None,
+        "writer": str(lock.holder(ledger) or "none"),
+        "run": run.run if run else None,
+        "mode": run.mode if run else None,
+        "run_is_open": state.run_is_open,
+        "source": run.source.name if run else None,
+        "strategies": [spec.name for spec in run.strategies] if run else [],
+        "stopped_strategies": dict(state.stopped_strategies),
+        "trading_state": state.trading_state.value,
+        "trading_state_reason": state.trading_state_reason,
+        "cash": state.cash,
+        "equity": state.equity,
+        "realized_pnl": state.realized_pnl,
+        "unrealized_pnl": state.unrealized_pnl,
+        "commissions": state.commissions,
+        "positions": len(state.positions),
+        "working_orders": sum(len(orders) for orders in state.working.values()),
+        "limits": limits_of(state),
+    }
+
+
+def fold(log: EventLog | LogReader, *, upto: int | None = None) -> State:
     """The state that a log tells of."""
     state = State()
     for recorded in log.replay(upto=upto):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from mqd_ledger.envelope import RecordedEvent
 from mqd_ledger.errors import ChainBroken
 
 GENESIS = bytes(32)
@@ -27,22 +26,13 @@ class Head(NamedTuple):
     recorded_at: int = 0
 
 
-def link(previous: bytes, event: RecordedEvent) -> bytes:
-    """The hash that an event must have after one whose hash is `previous`."""
-    envelope = (
-        event.position,
-        event.stream,
-        event.version,
-        event.type,
-        event.occurred_at,
-        event.recorded_at,
-        event.correlation,
-        event.causation,
-    )
-    return sha256(previous + header(envelope) + event.payload).digest()
+Envelope = tuple[int, str, int, str, int, int, int, int]
+Row = tuple[int, str, int, str, int, int, int, int, bytes, bytes]  # the fields of `RecordedEvent`
 
 
-Row = tuple[int, str, int, str, int, int, int, int, bytes, bytes]
+def digest(previous: bytes, envelope: Envelope, payload: bytes) -> bytes:
+    """The hash of an event after one whose hash is `previous`."""
+    return sha256(previous + header(envelope) + payload).digest()
 
 
 def check(rows: Iterable[Row], start: Head = Head()) -> Head:

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from msgspec import structs
+
 from mqd_ledger import events as e
 from mqd_ledger.lots import apply_entry
 from mqd_ledger.orders import Order, Trigger, transition
@@ -53,8 +55,7 @@ def _equity_changed(state: State) -> None:
         state.peak_equity = state.equity
     elif state.peak_equity > 0:
         drawdown = (state.peak_equity - state.equity) / state.peak_equity
-        if drawdown > state.max_drawdown:
-            state.max_drawdown = drawdown
+        state.max_drawdown = max(state.max_drawdown, drawdown)
 
 
 # --- runs, market, strategies ----------------------------------------------------------------------------------------------
@@ -72,10 +73,17 @@ def _run_started(state: State, event: e.RunStarted) -> None:
 
 
 def _start_day_again(state: State, at: datetime) -> None:
-    """A policy with another midnight moves the end of the day, never its loss so far."""
+    """A policy with another midnight moves the end of the day and of the week, never their loss so far."""
     starts_at = midnight(at, state.policy.day_starts)
     if starts_at != state.day.starts_at:
         state.day.ends_at = midnight(starts_at + timedelta(hours=36), state.policy.day_starts)
+        state.week.ends_at = _monday(starts_at, state, weeks=1)
+
+
+def _monday(starts_at: datetime, state: State, weeks: int = 0) -> datetime:
+    """The start of the week that holds a day, or of a later one."""
+    days = timedelta(days=7 * weeks - starts_at.weekday(), hours=12)
+    return midnight(starts_at + days, state.policy.day_starts)
 
 
 def _run_ended(state: State, _event: e.RunEnded) -> None:
@@ -95,10 +103,10 @@ def _bar_closed(state: State, event: e.BarClosed) -> None:
     state.totals["bars"] += 1
     if symbol in state.working:
         for order in state.working[symbol].values():
-            if order.order_type is OrderType.STOP_LIMIT and order.submitted_at and bar.start_at >= order.submitted_at:
+            if order.order_type is OrderType.STOP_LIMIT and order.triggered_at is None and order.meets(bar):
                 assert order.stop_price is not None
-                reached = bar.high >= order.stop_price if order.side is Side.BUY else bar.low <= order.stop_price
-                order.triggered = order.triggered or reached
+                if bar.high >= order.stop_price if order.side is Side.BUY else bar.low <= order.stop_price:
+                    order.triggered_at = bar.start_at
 
 
 def _bar_rejected(state: State, _event: e.BarRejected) -> None:
@@ -119,24 +127,8 @@ def _nothing(_state: State, _event: e.Event) -> None:
 def _requested(state: State, event: e.OrderRequested) -> None:
     state.orders_requested += 1
     state.totals["orders"] += 1
-    order = Order(
-        event.client_order_id,
-        event.strategy,
-        event.symbol,
-        event.side,
-        event.order_type,
-        event.quantity,
-        event.notional,
-        event.limit_price,
-        event.stop_price,
-        event.trail_price,
-        event.trail_percent,
-        event.time_in_force,
-        event.extended_hours,
-        event.occurred_at,
-    )
-    state.orders[event.client_order_id] = order
-    state.working.setdefault(event.symbol, {})[event.client_order_id] = order
+    of_request = structs.astuple(event)[1:]  # an Order begins with the fields of its request, in their order
+    _follow(state, Order(*of_request, requested_at=event.occurred_at))
 
 
 def _adopted(state: State, event: e.OrderAdopted) -> None:
@@ -147,12 +139,12 @@ def _adopted(state: State, event: e.OrderAdopted) -> None:
         event.side,
         OrderType.MARKET,
         event.quantity,
-        None,
-        None,
-        None,
-        None,
-        None,
-        TimeInForce.DAY,
+        notional=None,
+        limit_price=None,
+        stop_price=None,
+        trail_price=None,
+        trail_percent=None,
+        time_in_force=TimeInForce.DAY,
         extended_hours=False,
         requested_at=event.occurred_at,
         state=OrderState.SUBMITTED,
@@ -160,8 +152,12 @@ def _adopted(state: State, event: e.OrderAdopted) -> None:
         broker_order_id=event.broker_order_id,
         submitted_at=event.occurred_at,
     )
-    state.orders[event.client_order_id] = order
-    state.working.setdefault(event.symbol, {})[event.client_order_id] = order
+    _follow(state, order)
+
+
+def _follow(state: State, order: Order) -> None:
+    state.orders[order.client_order_id] = order
+    state.working.setdefault(order.symbol, {})[order.client_order_id] = order
 
 
 def _move(state: State, order: Order, trigger: Trigger) -> None:
@@ -346,7 +342,7 @@ def _cash_moved(state: State, event: e.CashMoved) -> None:
 
 
 def _fee_charged(state: State, event: e.FeeCharged) -> None:
-    state.movements.add(event.fee_id)
+    state.charges.add(event.fee_id)
     _pay(state, event.amount)
     state.fees += event.amount
     _equity_changed(state)

@@ -58,12 +58,21 @@ METHODS: Mapping[LotMethod, Callable[[Sequence[Lot]], Sequence[Lot]]] = MappingP
 )
 
 
-def match(lots: Sequence[Lot], method: LotMethod, signed_quantity: Quantity, price: Price) -> Booking:
-    """How a trade of `signed_quantity` (bought positive) at `price` meets the open lots of its symbol."""
+def in_order(lots: Sequence[Lot], method: LotMethod, strategy: str) -> Sequence[Lot]:
+    """The order in which a strategy's trade takes lots: its own before another's, so that each keeps its own profit and loss."""
+    if all(lot.strategy == strategy for lot in lots):
+        return METHODS[method](lots)
+    own = [lot for lot in lots if lot.strategy == strategy]
+    others = [lot for lot in lots if lot.strategy != strategy]
+    return [*METHODS[method](own), *METHODS[method](others)]
+
+
+def match(lots: Sequence[Lot], signed_quantity: Quantity, price: Price) -> Booking:
+    """How a trade of `signed_quantity` (bought positive) at `price` meets the open lots of its symbol, taken in that order."""
     closings: list[Closing] = []
     rest = signed_quantity
     if lots and (lots[0].quantity > 0) != (signed_quantity > 0):
-        for lot in METHODS[method](lots):
+        for lot in lots:
             quantity = lot.quantity if abs(lot.quantity) <= abs(rest) else -rest
             # The last part takes all that is left of the cost, so that rounding never leaves a cent behind.
             cost_basis = lot.cost_basis if quantity == lot.quantity else quantity * lot.cost_price
@@ -118,7 +127,7 @@ def apply_entry(lots: list[Lot], entry: LotEvent) -> None:
             lot.quantity += entry.quantity
             lot.cost_basis += entry.cost_basis
         case LotReopened():
-            cost_price = entry.cost_basis / entry.quantity
+            cost_price = (entry.cost_basis / entry.quantity).quantize(QUANTITY_STEP)
             lots.append(
                 Lot(
                     entry.lot_id,

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from mqd_ledger.errors import IllegalTransition
 from mqd_ledger.events import Anomaly
-from mqd_ledger.values import ZERO, Money, OrderState, OrderType, Price, Quantity, Side, Symbol, TimeInForce
+from mqd_ledger.sessions import is_regular
+from mqd_ledger.values import ZERO, Bar, Money, OrderState, OrderType, Price, Quantity, Side, Symbol, TimeInForce
 
 
 class Trigger(StrEnum):
@@ -137,7 +138,7 @@ class Order:
     filled_quantity: Quantity = ZERO
     filled_notional: Money = ZERO
     executions: int = 0
-    triggered: bool = False  # a stop-limit order whose stop was reached
+    triggered_at: datetime | None = None  # start of the bar in which a stop-limit order's stop was reached
 
     @property
     def leaves_quantity(self) -> Quantity:
@@ -151,6 +152,12 @@ class Order:
     @property
     def is_working(self) -> bool:
         return self.state not in TERMINAL
+
+    def meets(self, bar: Bar) -> bool:
+        """Whether it is in the market during a bar: not before it was acknowledged, and only in the hours it is for."""
+        if self.submitted_at is None or bar.start_at < self.submitted_at:
+            return False
+        return self.extended_hours or bar.interval == "1d" or is_regular(bar.start_at)
 
     def signed(self, quantity: Decimal) -> Decimal:
         """What `quantity` of this order adds to the position."""

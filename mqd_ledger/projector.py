@@ -9,44 +9,32 @@ Tables: those of `projections.TABLES`, and `projection_columns` (table, column, 
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import date
-from decimal import Decimal, localcontext
-from hashlib import sha256
+from decimal import localcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import msgspec
-
 from mqd_ledger.chain import GENESIS, Row
-from mqd_ledger.errors import BadInput, LedgerUnreadable
-from mqd_ledger.values import ARITHMETIC, from_microseconds
-from projections import PROJECTIONS, TABLES
+from mqd_ledger.errors import LedgerUnreadable
+from mqd_ledger.values import ARITHMETIC
 from projections.account import VERSION as ACCOUNT_VERSION
 from projections.account import Account, from_json
+from projections.asking import fingerprint, projections_named, select, table_named, typed
 from projections.reading import LogRow, readers, settled, statements
-from projections.shape import FUNCTIONS, Kind, Projection, Table
+from projections.shape import FUNCTIONS, Projection
 
-BATCH = 20_000  # events a transaction: one short read of the log, one commit here
+BATCH = 10_000  # events a transaction: one short read of the log, one commit here
 WAIT_SECONDS = 60  # for another process that is catching up
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 _BOOKKEEPING = (
-    "create table if not exists projection_checkpoints(projection text primary key, version text not null, "
-    "position integer not null, hash blob not null, account text not null)",
-    'create table if not exists projection_columns("table" text, "column" text, kind text, primary key ("table", "column"))',
+    """create table if not exists projection_checkpoints(projection text primary key, version text not null,
+    position integer not null, hash blob not null, account text not null)""",
+    """create table if not exists projection_columns("table" text, "column" text, kind text,
+    primary key ("table", "column"))""",
 )
-
-_TYPED: dict[Kind, Callable[[Any], Any]] = {
-    Kind.TEXT: str,
-    Kind.INTEGER: int,
-    Kind.DECIMAL: Decimal,
-    Kind.TIME: from_microseconds,
-    Kind.DATE: date.fromisoformat,
-    Kind.BOOLEAN: bool,
-}
 
 
 class Tables:
@@ -57,22 +45,12 @@ class Tables:
 
     def rows(self, table: str, order_by: str | None = None) -> list[dict[str, Any]]:
         """Every row of a public table as Decimal, datetime, date, bool; `order_by` as in "changed_at desc, symbol"."""
-        columns = table_named(table).columns
-        read = [_TYPED[kind] for kind in columns.values()]
-        return [
-            {
-                name: None if value is None else typed(value)
-                for name, typed, value in zip(columns, read, row, strict=True)
-            }
-            for row in self._connection.execute(_select(table_named(table), order_by))
-        ]
+        named = table_named(table)
+        return typed(named, self._connection.execute(select(named, order_by)))
 
     def fingerprint(self, table: str) -> str:
         """SHA-256 of all rows of a table, as stored and in the order of its key: the same for the same log."""
-        digest = sha256()
-        for row in self._connection.execute(_select(table_named(table), None)):
-            digest.update(msgspec.json.encode(row) + b"\n")
-        return digest.hexdigest()
+        return fingerprint(self._connection.execute(select(table_named(table))))
 
     def close(self) -> None:
         self._connection.close()
@@ -92,7 +70,7 @@ class Projected(Tables):
 
 def project(rows: Iterable[Row], *, only: Sequence[str] | None = None) -> Projected:
     """All projections (or `only` those named) of `rows` of a log, from its first event on."""
-    projections = _named(only)
+    projections = projections_named(only)
     connection = _connect(":memory:")
     with closing_on_error(connection):
         connection.execute("begin")
@@ -111,7 +89,7 @@ class Projector:
 
     def __init__(self, ledger_path: str | Path, *, only: Sequence[str] | None = None) -> None:
         self._ledger = Path(ledger_path)
-        self._projections = _named(only)
+        self._projections = projections_named(only)
         self._memory: sqlite3.Connection | None = None
         self._is_made = False
 
@@ -180,7 +158,7 @@ class Projector:
         return None
 
 
-# --- the log, read in short pieces ---------------------------------------------------------------------------------------
+# --- the log, read in short pieces ------------------------------------------------------------------------------------
 
 
 class _Log:
@@ -239,9 +217,21 @@ class _Log:
                 "where position > ? and position <= ? order by position limit ?",
                 (position, until, BATCH),
             ).fetchall()
-            if any(row[1] not in self._streams for row in rows) or any(row[2] not in self._types for row in rows):
+        try:
+            return self._named(rows)
+        except KeyError:  # a name that is new since the last piece
+            with self._readable():
                 self._streams = dict(self._connection.execute("select id, name from streams"))
                 self._types = dict(self._connection.execute("select id, name from types"))
+        try:
+            return self._named(rows)
+        except KeyError as error:
+            raise LedgerUnreadable(
+                f"The ledger {self._path} has events of stream or type number {error}, which has no name in it: the file is "
+                "damaged. Restore it from a backup."
+            ) from error
+
+    def _named(self, rows: list[Any]) -> list[LogRow]:
         streams, types = self._streams, self._types
         return [(row[0], streams[row[1]], types[row[2]], *row[3:]) for row in rows]
 
@@ -259,7 +249,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[LogRow]]:
     yield settled(batch)
 
 
-# --- catching up ---------------------------------------------------------------------------------------------------------
+# --- catching up ------------------------------------------------------------------------------------------------------
 
 
 class _Checkpoint(NamedTuple):
@@ -348,33 +338,7 @@ def _make(connection: sqlite3.Connection, projections: Sequence[Projection]) -> 
             )
 
 
-# --- small things --------------------------------------------------------------------------------------------------------
-
-
-def _named(only: Sequence[str] | None) -> tuple[Projection, ...]:
-    unknown = sorted(set(only or ()) - set(PROJECTIONS))
-    if unknown:
-        raise BadInput(f"There is no projection {', '.join(unknown)}. There are {', '.join(PROJECTIONS)}.")
-    return tuple(each for name, each in PROJECTIONS.items() if only is None or name in only)
-
-
-def table_named(name: str) -> Table:
-    table = TABLES.get(name)
-    if table is None:
-        raise BadInput(f"There is no projection table {name!r}. There are {', '.join(TABLES)}.")
-    return table
-
-
-def _select(table: Table, order_by: str | None) -> str:
-    orders = [part.split() for part in order_by.split(",")] if order_by else [[column] for column in table.key]
-    for order in orders:
-        if not order or order[0] not in table.columns or order[1:] not in ([], ["asc"], ["desc"]):
-            raise BadInput(
-                f"{table.name} cannot be ordered by {' '.join(order)!r}: give columns of it, each with or without "
-                f"asc or desc. It has {', '.join(table.columns)}."
-            )
-    ordering = ", ".join(" ".join(order) for order in orders)
-    return f"select {', '.join(table.columns)} from {table.name} order by {ordering}"
+# --- small things -----------------------------------------------------------------------------------------------------
 
 
 def _uri(path: Path, mode: str) -> str:

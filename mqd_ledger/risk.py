@@ -6,39 +6,47 @@ order that only makes a position smaller passes the limits on losses, sizes and 
 To add a check: write a function named as the sentence that must be true and add it to `CHECKS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 
 from mqd_ledger import sessions
 from mqd_ledger.events import Check, OrderRequested
+from mqd_ledger.orders import Order
 from mqd_ledger.policy import Limits
-from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, Money, OrderType, Price, Quantity, Side, TimeInForce, TradingState, plain
+from mqd_ledger.state import Mark, Period, State
+from mqd_ledger.values import ZERO, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce, TradingState, plain
 
 HUNDRED = Decimal(100)
+HOURS: Mapping[str, Callable[[datetime], bool]] = MappingProxyType(
+    {"regular": sessions.is_regular, "extended": sessions.is_extended}
+)
+UNKNOWN = Decimal("Infinity")  # an amount that nobody knows is above every limit
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An order as the checks look at it: what it would do to the account, with everything still working counted as filled."""
+    """An order as the checks look at it: what it would do to the account, should all that works on its side fill as well."""
 
     order: OrderRequested
     state: State
     limits: Limits
     at: datetime
-    price: Price | None  # what a share will cost at worst, as far as it is known: the limit price, else the last mark
+    price: Price | None  # what a share will cost at worst, as far as it is known
+    mark_price: Price | None  # what the shares are worth that are held already
     quantity: Quantity  # estimated where the order is by notional
     notional: Money
     position: Quantity  # signed, now
-    position_after: Quantity  # signed, with this order and all working ones of the symbol
+    position_before: Quantity  # signed, with all working orders of the symbol that are on the same side
+    position_after: Quantity  # the same with this order
     reduces: bool
 
 
 def propose(order: OrderRequested, state: State) -> Proposal:
     mark = state.marks.get(order.symbol)
-    price = order.limit_price or (mark.price if mark else None)
+    price = _worst_price(order, mark)
     if order.quantity is not None:
         quantity = order.quantity
         notional = quantity * price if price is not None else ZERO
@@ -47,27 +55,47 @@ def propose(order: OrderRequested, state: State) -> Proposal:
         notional = order.notional
         quantity = notional / price if price else ZERO
     position = state.positions.get(order.symbol, ZERO)
-    working = sum(
-        (
-            other.signed(other.leaves_quantity)
-            for other in state.working.get(order.symbol, {}).values()
-            if other.approved
-        ),
-        ZERO,
-    )
+    # Only what works on the same side: the other side may never fill, so it makes room for nothing.
+    same_side = [
+        other for other in state.working.get(order.symbol, {}).values() if other.approved and other.side is order.side
+    ]
+    ahead = sum((other.signed(_leaves(other, price)) for other in same_side), ZERO)
     signed = quantity if order.side is Side.BUY else -quantity
-    after = position + working + signed
-    reduces = (
-        position != 0 and (signed > 0) != (position > 0) and abs(signed + _same_sign(working, signed)) <= abs(position)
-    )
+    reduces = position != 0 and (signed > 0) != (position > 0) and abs(ahead + signed) <= abs(position)
     return Proposal(
-        order, state, state.policy.limits, order.occurred_at, price, quantity, notional, position, after, reduces
+        order,
+        state,
+        state.policy.limits,
+        order.occurred_at,
+        price,
+        mark.price if mark else price,
+        quantity,
+        notional,
+        position,
+        position + ahead,
+        position + ahead + signed,
+        reduces,
     )
 
 
-def _same_sign(working: Quantity, signed: Quantity) -> Quantity:
-    """What already works in the same direction: two closing orders together must not turn the position over."""
-    return working if (working > 0) == (signed > 0) else ZERO
+def _worst_price(order: OrderRequested | Order, mark: Mark | None) -> Price | None:
+    """What a share may cost: a buy pays up to its limit, or from its stop on; what is sold short is worth its mark or its limit."""
+    if order.side is Side.BUY and order.limit_price is not None:
+        return order.limit_price
+    known = (order.limit_price if order.side is Side.SELL else order.stop_price, mark.price if mark else None)
+    return max((price for price in known if price is not None), default=None)
+
+
+def _leaves(order: Order, price: Price | None) -> Quantity:
+    """What a working order may still fill; one by notional buys what is left of its dollars."""
+    if order.notional is None:
+        return order.leaves_quantity
+    return _leaves_notional(order) / price if price else ZERO
+
+
+def _leaves_notional(order: Order) -> Money:
+    assert order.notional is not None
+    return max(ZERO, order.notional - order.filled_notional)
 
 
 def _limit(name: str, found: Decimal, most: Decimal | None, proposal: Proposal, unit: str) -> Check:
@@ -87,8 +115,9 @@ def trading_is_allowed(p: Proposal) -> Check:
 
 def session_is_open(p: Proposal) -> Check:
     wanted = p.limits.session
-    is_open = {"regular": sessions.is_regular, "extended": sessions.is_extended, "any": lambda _: True}[wanted]
-    return Check("session_is_open", is_open(p.at), wanted, {"at": f"{p.at:%Y-%m-%dT%H:%M:%SZ}"})
+    return Check(
+        "session_is_open", wanted == "any" or HOURS[wanted](p.at), wanted, {"at": f"{p.at:%Y-%m-%dT%H:%M:%SZ}"}
+    )
 
 
 def price_is_known(p: Proposal) -> Check:
@@ -110,14 +139,16 @@ def price_is_fresh(p: Proposal) -> Check:
 
 
 def daily_loss_is_within_limit(p: Proposal) -> Check:
-    return _limit(
-        "daily_loss_is_within_limit", p.state.day.start_equity - p.state.equity, p.limits.daily_loss_max, p, "loss"
-    )
+    return _limit("daily_loss_is_within_limit", _loss(p.state.day, p), p.limits.daily_loss_max, p, "loss")
 
 
 def weekly_loss_is_within_limit(p: Proposal) -> Check:
-    loss = p.state.week.start_equity - p.state.equity
-    return _limit("weekly_loss_is_within_limit", loss, p.limits.weekly_loss_max, p, "loss")
+    return _limit("weekly_loss_is_within_limit", _loss(p.state.week, p), p.limits.weekly_loss_max, p, "loss")
+
+
+def _loss(period: Period, p: Proposal) -> Money:
+    """Nothing has been lost yet in a day or week of which this order is the first event."""
+    return ZERO if p.at >= period.ends_at else period.start_equity - p.state.equity
 
 
 def position_notional_is_within_limit(p: Proposal) -> Check:
@@ -126,7 +157,13 @@ def position_notional_is_within_limit(p: Proposal) -> Check:
 
 
 def _position_notional(p: Proposal) -> Money:
-    return abs(p.position_after) * (p.price or ZERO)
+    """The position after the order: what is there already at its mark, what comes at the order's price."""
+    if p.price is None or p.mark_price is None:
+        return ZERO
+    before, after = p.position_before, p.position_after
+    if not before or (before > 0) == (p.order.side is Side.BUY):
+        return abs(before) * p.mark_price + p.quantity * p.price
+    return abs(after) * (p.mark_price if (after > 0) == (before > 0) else p.price)
 
 
 def position_percent_is_within_limit(p: Proposal) -> Check:
@@ -142,19 +179,30 @@ def exposure_is_within_limit(p: Proposal) -> Check:
 
 
 def _others(p: Proposal) -> Money:
-    """Gross exposure of the other symbols, their working orders counted as filled."""
-    total = ZERO
-    state = p.state
-    for symbol, quantity in state.positions.items():
-        if symbol != p.order.symbol:
-            total += abs(quantity) * state.marks[symbol].price
-    for symbol, orders in state.working.items():
-        if symbol != p.order.symbol:
-            for order in orders.values():
-                if order.approved:
-                    price = order.limit_price or state.marks[symbol].price
-                    total += order.leaves_quantity * price if order.notional is None else order.notional
-    return total
+    """Gross exposure of the other symbols, with whichever side of their working orders makes it larger counted as filled."""
+    symbols = {**p.state.positions, **p.state.working}
+    return sum((_exposure(symbol, p.state) for symbol in symbols if symbol != p.order.symbol), ZERO)
+
+
+def _exposure(symbol: Symbol, state: State) -> Money:
+    mark = state.marks.get(symbol)
+    held = state.positions[symbol] * state.marks[symbol].price if symbol in state.positions else ZERO
+    buys = sells = ZERO
+    for order in state.working.get(symbol, {}).values():
+        if order.approved:
+            notional = _working_notional(order, mark)
+            if order.side is Side.BUY:
+                buys += notional
+            else:
+                sells += notional
+    return max(abs(held), abs(held + buys), abs(held - sells))
+
+
+def _working_notional(order: Order, mark: Mark | None) -> Money:
+    if order.notional is not None:
+        return _leaves_notional(order)
+    price = _worst_price(order, mark)
+    return order.leaves_quantity * (UNKNOWN if price is None else price) if order.leaves_quantity else ZERO
 
 
 def open_positions_are_within_limit(p: Proposal) -> Check:
@@ -166,7 +214,8 @@ def open_positions_are_within_limit(p: Proposal) -> Check:
 
 def orders_today_are_within_limit(p: Proposal) -> Check:
     most = None if p.limits.orders_per_day_max is None else Decimal(p.limits.orders_per_day_max)
-    return _limit("orders_today_are_within_limit", Decimal(p.state.day.orders + 1), most, p, "orders")
+    orders = 0 if p.at >= p.state.day.ends_at else p.state.day.orders
+    return _limit("orders_today_are_within_limit", Decimal(orders + 1), most, p, "orders")
 
 
 def order_is_not_a_duplicate(p: Proposal) -> Check:
@@ -208,7 +257,7 @@ def fractions_are_allowed(p: Proposal) -> Check:
         order.symbol not in p.limits.whole_share_symbols
         and order.time_in_force is TimeInForce.DAY
         and (order.notional is None or order.order_type is OrderType.MARKET)
-        and (order.side is Side.BUY or p.position > 0)
+        and (order.side is Side.BUY or p.position_after >= 0)
     )
     return Check("fractions_are_allowed", passed, "DAY, long, fractionable symbol", inputs)
 

@@ -92,7 +92,8 @@ class State:
     realized_pnl: Money = ZERO
     commissions: Money = ZERO
     fees: Money = ZERO
-    movements: set[str] = field(default_factory=set)  # ids of cash movements and fees: membership only
+    movements: set[str] = field(default_factory=set)  # ids of cash movements: membership only
+    charges: set[str] = field(default_factory=set)  # ids of fees: membership only
     peak_equity: Money = ZERO
     max_drawdown: Decimal = ZERO  # the largest fall from a peak, as a fraction of it
     consecutive_losses: int = 0

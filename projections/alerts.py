@@ -1,4 +1,4 @@
-"""What should an operator have been told? Denials, rejections, anomalies, bad bars, stopped strategies, changes of the trading state.
+"""What should an operator have been told? Denials, rejections, anomalies, bad bars, stopped strategies, halts.
 
 To add one: a row in `_ALERTS` with its level, its kind, whom it is about and what it says.
 """
@@ -53,16 +53,16 @@ _ALERTS: Mapping[type[e.Event], _Alert] = MappingProxyType(
         e.OrderRejected: _Alert("warning", "order_rejected", _order, _reason),
         e.OrderExpired: _Alert("info", "order_expired", _order, _reason),
         e.CancelRejected: _Alert("warning", "cancel_rejected", _order, _reason),
-        e.OrderAnomalyFound: _Alert(
-            "critical", "anomaly", _order, lambda event: f"{event.anomaly}: {event.detail}"
-        ),
+        e.OrderAnomalyFound: _Alert("critical", "anomaly", _order, lambda event: f"{event.anomaly}: {event.detail}"),
         e.BarRejected: _Alert(
             "warning",
             "bar_rejected",
             lambda event: event.symbol or "",
             lambda event: f"line {event.line}: {event.reason}" if event.line else event.reason,
         ),
-        e.StrategyStopped: _Alert("critical", "strategy_stopped", lambda event: event.strategy, lambda event: event.error),
+        e.StrategyStopped: _Alert(
+            "critical", "strategy_stopped", lambda event: event.strategy, lambda event: event.error
+        ),
         e.TradingHalted: _Alert("critical", "trading_halted", _operator, _reason),
         e.TradingReduced: _Alert("warning", "trading_reduced", _operator, _reason),
         e.TradingResumed: _Alert("info", "trading_resumed", _operator, _reason),

@@ -35,11 +35,12 @@ EXECUTIONS = Table(
 TABLES = (EXECUTIONS,)
 READS = (e.OrderFilled, e.ExecutionBusted, e.ExecutionCorrected)
 
-_OF = "where execution_id = ? and status = 'BOOKED'"
-_BUSTED = f"update executions set status = 'BUSTED' {_OF}"
-_CORRECTED = f"update executions set status = 'CORRECTED', replaced_by = ? {_OF}"
+_BUSTED = "update executions set status = 'BUSTED' where execution_id = ? and status = 'BOOKED'"
+_CORRECTED = """update executions set status = 'CORRECTED', replaced_by = ?
+    where execution_id = ? and status = 'BOOKED'"""
 # The correction says nothing of the commission: the old one's stays.
-_REPLACED = f"update executions set commission = (select commission from executions {_OF}) where position = ?"
+_REPLACED = """update executions set commission = (select commission from executions
+    where execution_id = ? and status = 'BOOKED') where position = ?"""
 
 
 def apply(event: e.OrderFilled | e.ExecutionBusted | e.ExecutionCorrected, meta: Meta) -> Iterator[Statement]:

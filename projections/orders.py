@@ -52,18 +52,18 @@ ORDERS = Table(
 )
 TABLES = (ORDERS,)
 
-_BECOMES = "state = order_state(state, ?), changed_at = ?"
-_ID = "where client_order_id = ?"
-_APPROVED = f"update orders set approved = 1, changed_at = ? {_ID}"
-_SENT = f"update orders set attempts = ?, changed_at = ? {_ID}"
-_SUBMITTED = f"update orders set broker_order_id = ?, submitted_at = ?, {_BECOMES} {_ID}"
-_ENDED = f"update orders set reason = ?, {_BECOMES} {_ID} and state != order_state(state, ?)"
-_CANCEL = f"update orders set cancel_requested = ?, changed_at = ? {_ID}"
-_EXECUTED = f"""update orders set {_BECOMES}, executions = executions + ?,
+_APPROVED = "update orders set approved = 1, changed_at = ? where client_order_id = ?"
+_SENT = "update orders set attempts = ?, changed_at = ? where client_order_id = ?"
+_SUBMITTED = """update orders set broker_order_id = ?, submitted_at = ?, state = order_state(state, ?), changed_at = ?
+    where client_order_id = ?"""
+_ENDED = """update orders set reason = ?1, state = order_state(state, ?2), changed_at = ?3
+    where client_order_id = ?4 and state != order_state(state, ?2)"""
+_CANCEL = "update orders set cancel_requested = ?, changed_at = ? where client_order_id = ?"
+_EXECUTED = """update orders set state = order_state(state, ?), changed_at = ?, executions = executions + ?,
     filled_quantity = decimal_add(filled_quantity, ?), filled_notional = decimal_add(filled_notional, ?),
-    commission = decimal_add(commission, ?) {_ID}"""
-_SUMMED = f"""update orders set leaves_quantity = decimal_left(quantity, filled_quantity),
-    average_fill_price = decimal_ratio(filled_notional, filled_quantity) {_ID}"""
+    commission = decimal_add(commission, ?) where client_order_id = ?"""
+_SUMMED = """update orders set leaves_quantity = decimal_left(quantity, filled_quantity),
+    average_fill_price = decimal_ratio(filled_notional, filled_quantity) where client_order_id = ?"""
 
 
 def _requested(event: e.OrderRequested, meta: Meta) -> Iterator[Statement]:
@@ -141,7 +141,7 @@ def _submitted(event: e.OrderSubmitted, _meta: Meta) -> Iterator[Statement]:
 
 def _ended(event: e.OrderEvent, trigger: Trigger, reason: str) -> Statement:
     """The first word counts: an order that has ended keeps its reason."""
-    return _ENDED, (reason, trigger, at(event.occurred_at), event.client_order_id, trigger)
+    return _ENDED, (reason, trigger, at(event.occurred_at), event.client_order_id)
 
 
 def _ends(trigger: Trigger) -> Callable[[Any, Meta], Iterator[Statement]]:

@@ -46,16 +46,12 @@ READS = (
     e.FeeCharged,
 )
 
-_ADDED = """ on conflict (trade_date, symbol, strategy) do update set
+_ADDED = """insert into pnl_daily
+    values (?, ?, coalesce(?, (select strategy from pnl_orders where client_order_id = ?), ''), ?, ?, ?, ?, ?, ?)
+    on conflict (trade_date, symbol, strategy) do update set
     realized_pnl = decimal_add(realized_pnl, excluded.realized_pnl),
     commissions = decimal_add(commissions, excluded.commissions), fees = decimal_add(fees, excluded.fees),
     closings = closings + excluded.closings, wins = wins + excluded.wins, losses = losses + excluded.losses"""
-_REALIZED = "insert into pnl_daily values (?, ?, ?, ?, '0', '0', ?, ?, ?)" + _ADDED
-_FEE = "insert into pnl_daily values (?, '', '', '0', '0', ?, 0, 0, 0)" + _ADDED
-_COMMISSION = (
-    "insert into pnl_daily values (?, ?, "
-    "coalesce((select strategy from pnl_orders where client_order_id = ?), ''), '0', ?, '0', 0, 0, 0)" + _ADDED
-)
 
 
 def apply(event: e.Event, meta: Meta) -> Iterator[Statement]:
@@ -71,16 +67,17 @@ def apply(event: e.Event, meta: Meta) -> Iterator[Statement]:
         case e.LotReopened():
             yield _realized(event, meta, -1)
         case e.FeeCharged():
-            yield _FEE, (meta.trade_date, amount(event.amount))
+            yield _ADDED, (meta.trade_date, "", "", None, "0", "0", amount(event.amount), 0, 0, 0)
         case _:
             return
 
 
 def _commission(event: e.OrderFilled | e.ExecutionBusted, meta: Meta, commission: Decimal) -> Statement:
-    return _COMMISSION, (meta.trade_date, event.symbol, event.client_order_id, amount(commission))
+    order = event.client_order_id
+    return _ADDED, (meta.trade_date, event.symbol, None, order, "0", amount(commission), "0", 0, 0, 0)
 
 
 def _realized(event: e.LotClosed | e.LotReopened, meta: Meta, sign: int) -> Statement:
     wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
     realized = amount(sign * event.realized_pnl)
-    return _REALIZED, (meta.trade_date, event.symbol, event.strategy, realized, sign, wins, losses)
+    return _ADDED, (meta.trade_date, event.symbol, event.strategy, None, realized, "0", "0", sign, wins, losses)

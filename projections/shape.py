@@ -95,7 +95,7 @@ class Projection(Protocol):
     def apply(self) -> Callable[[Any, Meta], Iterator[Statement]]: ...
 
 
-# --- values on their way into a table -----------------------------------------------------------------------------------------
+# --- values on their way into a table ---------------------------------------------------------------------------------
 
 
 def amount(number: Decimal) -> str:
@@ -115,7 +115,7 @@ def ratio(number: Decimal) -> str:
 at = microseconds
 
 
-# --- what SQL cannot do exactly by itself -------------------------------------------------------------------------------------
+# --- what SQL cannot do exactly by itself -----------------------------------------------------------------------------
 
 
 def decimal_add(left: str, right: str) -> str:

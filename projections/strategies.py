@@ -1,7 +1,9 @@
 """How does each strategy do? One row per strategy; the operator's own orders are the strategy without a name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
 
 from mqd_ledger import events as e
 from mqd_ledger.values import ZERO
@@ -36,68 +38,50 @@ ORDERS = Table(
     public=False,
 )
 TABLES = (STRATEGIES, ORDERS)
-READS = (
-    e.SignalRaised,
-    e.SignalIgnored,
-    e.StrategyStopped,
-    e.OrderRequested,
-    e.OrderAdopted,
-    e.OrderDenied,
-    e.OrderFilled,
-    e.ExecutionBusted,
-    e.LotClosed,
-    e.LotReopened,
-)
 
 _BORN = "insert or ignore into strategies values (?, 0, 0, 0, 0, 0, '0', '0', 0, 0, 0, null)"
 _SIGNAL = "update strategies set signals = signals + 1 where strategy = ?"
 _IGNORED = "update strategies set signals_ignored = signals_ignored + 1 where strategy = ?"
 _STOPPED = "update strategies set stopped = ? where strategy = ?"
 _ORDER = "update strategies set orders = orders + 1 where strategy = ?"
-_OF_ORDER = "where strategy = coalesce((select strategy from strategies_orders where client_order_id = ?), '')"
-_DENIED = f"update strategies set orders_denied = orders_denied + 1 {_OF_ORDER}"
-_EXECUTED = (
-    f"update strategies set executions = executions + ?, commissions = decimal_add(commissions, ?) {_OF_ORDER}"
-)
+_DENIED = """update strategies set orders_denied = orders_denied + 1
+    where strategy = coalesce((select strategy from strategies_orders where client_order_id = ?), '')"""
+_EXECUTED = """update strategies set executions = executions + ?, commissions = decimal_add(commissions, ?)
+    where strategy = coalesce((select strategy from strategies_orders where client_order_id = ?), '')"""
 _REALIZED = """update strategies set realized_pnl = decimal_add(realized_pnl, ?), closings = closings + ?,
     wins = wins + ?, losses = losses + ? where strategy = ?"""
-
-
-def apply(event: e.Event, _meta: Meta) -> Iterator[Statement]:
-    match event:
-        case e.SignalRaised():
-            yield _BORN, (event.strategy,)
-            yield _SIGNAL, (event.strategy,)
-        case e.SignalIgnored():
-            yield _IGNORED, (event.strategy,)
-        case e.StrategyStopped():
-            yield _BORN, (event.strategy,)
-            yield _STOPPED, (event.error, event.strategy)
-        case e.OrderRequested():
-            yield _BORN, (event.strategy,)
-            yield ORDERS.insert, (event.client_order_id, event.strategy)
-            yield _ORDER, (event.strategy,)
-        case e.OrderAdopted():
-            yield _BORN, ("",)
-        case e.OrderDenied():
-            yield _DENIED, (event.client_order_id,)
-        case e.OrderFilled():
-            yield _executed(event, 1, event.commission)
-        case e.ExecutionBusted():
-            yield _executed(event, -1, -event.commission)
-        case e.LotClosed():
-            yield from _realized(event, 1)
-        case e.LotReopened():
-            yield from _realized(event, -1)
-        case _:
-            return
 
 
 def _executed(event: e.OrderFilled | e.ExecutionBusted, count: int, commission: Decimal) -> Statement:
     return _EXECUTED, (count, amount(commission), event.client_order_id)
 
 
-def _realized(event: e.LotClosed | e.LotReopened, sign: int) -> Iterator[Statement]:
+def _realized(event: e.LotClosed | e.LotReopened, sign: int) -> tuple[Statement, ...]:
     wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
-    yield _BORN, (event.strategy,)
-    yield _REALIZED, (amount(sign * event.realized_pnl), sign, wins, losses, event.strategy)
+    realized = amount(sign * event.realized_pnl)
+    return (_BORN, (event.strategy,)), (_REALIZED, (realized, sign, wins, losses, event.strategy))
+
+
+_APPLY: Mapping[type[e.Event], Callable[[Any], tuple[Statement, ...]]] = MappingProxyType(
+    {
+        e.SignalRaised: lambda event: ((_BORN, (event.strategy,)), (_SIGNAL, (event.strategy,))),
+        e.SignalIgnored: lambda event: ((_IGNORED, (event.strategy,)),),
+        e.StrategyStopped: lambda event: ((_BORN, (event.strategy,)), (_STOPPED, (event.error, event.strategy))),
+        e.OrderRequested: lambda event: (
+            (_BORN, (event.strategy,)),
+            (ORDERS.insert, (event.client_order_id, event.strategy)),
+            (_ORDER, (event.strategy,)),
+        ),
+        e.OrderAdopted: lambda _: ((_BORN, ("",)),),
+        e.OrderDenied: lambda event: ((_DENIED, (event.client_order_id,)),),
+        e.OrderFilled: lambda event: (_executed(event, 1, event.commission),),
+        e.ExecutionBusted: lambda event: (_executed(event, -1, -event.commission),),
+        e.LotClosed: lambda event: _realized(event, 1),
+        e.LotReopened: lambda event: _realized(event, -1),
+    }
+)
+READS = tuple(_APPLY)
+
+
+def apply(event: e.Event, _meta: Meta) -> Iterator[Statement]:
+    yield from _APPLY[type(event)](event)

@@ -11,7 +11,7 @@ liquidity (market, stop) pays slippage. Fills above `participation_percent_max` 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_UP, Decimal
 from types import MappingProxyType
 
@@ -50,11 +50,15 @@ def _stop(order: Order, bar: Bar) -> Price | None:
 
 
 def _stop_limit(order: Order, bar: Bar) -> Price | None:
-    """Reached inside this bar, only the stop price itself is sure to have traded after it; from the next bar it is a limit."""
+    """Reached inside this bar, only the stop price itself is sure to have traded after it; from the next bar, or if the bar
+    opened beyond the stop, it is a limit.
+    """
     assert order.limit_price is not None
     reached_at = _stop(order, bar)
+    if (order.triggered_at is not None and order.triggered_at < bar.start_at) or reached_at == bar.open:
+        return _limit(order, bar)
     if reached_at is None:
-        return _limit(order, bar) if order.triggered else None
+        return None
     within = reached_at <= order.limit_price if order.side is Side.BUY else reached_at >= order.limit_price
     return reached_at if within else None
 
@@ -120,10 +124,12 @@ class SimulatedBroker:
         for order in orders.values():
             if order.submitted_at is None or bar.start_at < order.submitted_at:
                 continue
-            if order.time_in_force is TimeInForce.DAY and bar.start_at >= (end := _day_ends(order.submitted_at)):
+            if order.time_in_force is TimeInForce.DAY and bar.start_at >= (
+                end := _day_ends(order.submitted_at, extended=order.extended_hours)
+            ):
                 reports.append(ReportExpired(event.occurred_at, end, order.client_order_id, "the session closed"))
                 continue
-            if not order.extended_hours and bar.interval != "1d" and not sessions.is_regular(bar.start_at):
+            if not order.meets(bar):
                 continue
             quantity, answers = self._execute(order, bar, available, event.occurred_at)
             reports += answers
@@ -143,7 +149,7 @@ class SimulatedBroker:
         unfilled = [ReportCanceled(at, at, order.client_order_id, f"{order.time_in_force}: the rest was not to be had")]
         if touched is None:
             return ZERO, unfilled if immediate else ()
-        wanted = _wanted(order, touched)
+        wanted = self._wanted(order, touched, bar)
         quantity = wanted if available is None else min(wanted, available)
         if quantity <= 0 or (order.time_in_force is TimeInForce.FOK and quantity < wanted):
             return ZERO, unfilled if immediate else ()
@@ -151,6 +157,18 @@ class SimulatedBroker:
         happened_at = bar.start_at if touched == bar.open else at
         fill = self._report(order, quantity, price, wanted - quantity, at, happened_at)
         return quantity, [fill, *unfilled] if immediate and quantity < wanted else [fill]
+
+    def _wanted(self, order: Order, touched: Price, bar: Bar) -> Quantity:
+        """Shares still to get. An order by notional trades what is left of its dollars at the price it will pay, and sells no more
+        than is held: the broker sells no fraction short.
+        """
+        if order.quantity is not None:
+            return order.leaves_quantity
+        assert order.notional is not None
+        left = max(ZERO, order.notional - order.filled_notional)
+        wanted = (left / self._price(order, left / touched, touched, bar)).quantize(QUANTITY_STEP, rounding=ROUND_DOWN)
+        held = self._state.positions.get(order.symbol, ZERO)
+        return min(wanted, held) if order.side is Side.SELL and held > 0 else wanted
 
     def _price(self, order: Order, quantity: Quantity, touched: Price, bar: Bar) -> Price:
         """Slippage always costs: rounded up to the price step for a buy and down for a sale."""
@@ -181,15 +199,12 @@ class SimulatedBroker:
         )
 
 
-def _wanted(order: Order, price: Price) -> Quantity:
-    """Shares still to get; an order by notional buys what is left of its dollars."""
-    if order.quantity is not None:
-        return order.leaves_quantity
-    assert order.notional is not None
-    return ((order.notional - order.filled_notional) / price).quantize(QUANTITY_STEP, rounding=ROUND_DOWN)
-
-
-def _day_ends(submitted_at: datetime) -> datetime:
+def _day_ends(submitted_at: datetime, *, extended: bool) -> datetime:
     """When a DAY order sent at that instant expires: at the close of its session, or of the next one if none was open."""
-    session = sessions.session_at(submitted_at) or sessions.next_session(submitted_at)
-    return session.close_at
+    if extended:
+        session = sessions.next_session(submitted_at - timedelta(hours=24))
+        while session.extended_close_at <= submitted_at:
+            session = sessions.next_session(session.open_at)
+        return session.extended_close_at
+    open_session = sessions.session_at(submitted_at) or sessions.next_session(submitted_at)
+    return open_session.close_at

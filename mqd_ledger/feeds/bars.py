@@ -4,8 +4,8 @@
     print(open_bars("SPY.csv").detection)    what was understood of the file
     write_bars("SPY.parquet", bars)          in our own form, which reads back to the same bars
 
-A bad row never ends the reading, unless `strict` is asked for: it comes out in its place as a RejectedRow with its line and
-the reason. A file that cannot be understood at all raises BadInput.
+A bad row never ends the reading, unless `strict` is asked for: it comes out in its place as a RejectedRow with its
+line and the reason. A file that cannot be understood at all raises BadInput.
 """
 
 import csv
@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from mqd_ledger.errors import BadInput
-from mqd_ledger.feeds import csv_bars, parquet
+from mqd_ledger.feeds import csv_bars
 from mqd_ledger.feeds.columns import (
     Detection,
     check_interval,
@@ -37,6 +37,8 @@ from mqd_ledger.feeds.validation import RejectedRow, check_symbol
 from mqd_ledger.values import Bar, iso, plain
 
 COLUMNS = ("symbol", "interval", "timestamp", "open", "high", "low", "close", "volume", "provider")
+SAMPLE = 2000  # rows that decide how the file is read
+SAMPLE = 2000  # rows that decide how the file is read
 ONE_PASS, MERGED = "by time, read in one pass", "not by time; the symbols are read side by side and merged"
 
 
@@ -80,15 +82,15 @@ def open_bars(
 ) -> BarFile:
     """Look at a file of bars and make it ready to read.
 
-    symbol, zone and interval say what the file does not: whose bars, in which time zone times without one are, how long a
-    bar is. Bars with start <= start_at < end are given. With `now`, a bar that ends later is rejected.
+    symbol, zone and interval say what the file does not: whose bars, in which time zone times without one are, how
+    long a bar is. Bars with start <= start_at < end are given. With `now`, a bar that ends later is rejected.
     """
     path = Path(path)
     check_file(path)
     wanted = Wanted(
         path, check_symbol(symbol) if symbol else None, zone, check_interval(interval) if interval else None
     )
-    detection, items = (_open_parquet if parquet.is_parquet(path) else _open_csv)(wanted, now)
+    detection, items = (_open_parquet if _is_parquet(path) else _open_csv)(wanted, now)
     if start is not None or end is not None:
         items = partial(_between, items, start, end)
     return BarFile(path, detection, items, strict=strict)
@@ -201,28 +203,31 @@ def _only(wanted: Wanted, symbols: Sequence[str], items: Callable[[], Iterator[I
 
 def _open_csv(wanted: Wanted, now: datetime | None) -> tuple[Detection, Callable[[], Iterator[Item]]]:
     head = csv_bars.read_head(wanted.path)
-    rows = [csv_bars.splitter(head.delimiter, line)(line) for line in head.lines[:5000]]
+    rows = [csv_bars.splitter(head.delimiter, line)(line) for line in head.lines[:SAMPLE]]
     find_columns(head.names, str(wanted.path))
     if not rows:
         raise BadInput(f"{wanted.path} has only a header. It needs one row per bar.")
     layout, detection = wanted.understand(head.names, rows, head.first_line, now)
-    found = csv_bars.Index((layout.constant_symbol,), is_sorted=True, runs={})
+    found = csv_bars.Index((layout.constant_symbol,), is_sorted=True, is_grouped=True, runs={})
     if layout.symbol >= 0:
-
-        def parse(cells: list[str]) -> datetime:
-            return layout.parse_time("T".join(cells[place].strip() for place in layout.times))
-
-        found = csv_bars.index(wanted.path, head, layout.symbol, parse, runs=False)
+        found = csv_bars.index(wanted.path, head, layout, runs=False)
         if not found.is_sorted:
-            found = csv_bars.index(wanted.path, head, layout.symbol, parse, runs=True)
+            found = csv_bars.index(wanted.path, head, layout, runs=True)
     detection = _stated(detection, "CSV", head.delimiter, found.symbols, MERGED if found.runs else ONE_PASS)
     return detection, _only(wanted, found.symbols, partial(csv_bars.stream, wanted.path, head, layout, found))
 
 
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix.lower() in {".parquet", ".pq"}
+
+
 def _open_parquet(wanted: Wanted, now: datetime | None) -> tuple[Detection, Callable[[], Iterator[Item]]]:
+    from mqd_ledger.feeds import parquet  # brings DuckDB, which a CSV file does not need
+
     table = parquet.look(wanted.path)
     found = find_columns(table.names, str(wanted.path))
-    samples = parquet.first_rows(table, 5000)
+    samples = parquet.first_rows(table, SAMPLE)
     if not samples:
         raise BadInput(f"{wanted.path} has columns but no rows. It needs one row per bar.")
     layout, detection = wanted.understand(table.names, samples, 1, now)
@@ -239,13 +244,13 @@ def _stated(detection: Detection, form: str, delimiter: str | None, symbols: Seq
     return msgspec.structs.replace(detection, form=form, delimiter=delimiter, symbols=tuple(symbols), order=order)
 
 
-# --- writing -------------------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_bars(path: str | Path, bars: Iterable[Bar]) -> int:
-    """Write bars of one interval in the order given, all or nothing, and say how many. The name's ending says the form."""
+    """Write bars of one interval in the order given, all or nothing; how many. The name's ending says the form."""
     path = Path(path)
-    write = {".parquet": parquet.write, ".csv": _write_csv}.get(path.suffix.lower())
+    write = {".parquet": _write_parquet, ".csv": _write_csv}.get(path.suffix.lower())
     if write is None:
         raise BadInput(f"{path} must end in .parquet or .csv, which says how to write the bars.")
     stream = iter(bars)
@@ -256,7 +261,7 @@ def write_bars(path: str | Path, bars: Iterable[Bar]) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         written = write(part, _of_one_interval(chain([first], stream), first.interval))
-        os.replace(part, path)
+        part.replace(path)
     except OSError as problem:
         raise BadInput(f"{path} cannot be written: {problem.strerror}.") from problem
     finally:
@@ -269,6 +274,12 @@ def _of_one_interval(bars: Iterable[Bar], interval: str) -> Iterator[Bar]:
         if bar.interval != interval:
             raise BadInput(f"A file holds bars of one length; {bar.interval} came after {interval}. Write two files.")
         yield bar
+
+
+def _write_parquet(path: Path, bars: Iterable[Bar]) -> int:
+    from mqd_ledger.feeds import parquet
+
+    return parquet.write(path, bars)
 
 
 def _write_csv(path: Path, bars: Iterable[Bar]) -> int:

@@ -1,13 +1,14 @@
 """Find out what a bar file holds: which column is which, how its times are written, how long its bars are.
 
-Everything found is stated in a `Detection`, so that a user sees what was understood and can say otherwise. To add a name for
-a column, add it to its row in `NAMES`; to add a way of writing times, add a row to `TIME_FORMATS`.
+Everything found is stated in a `Detection`, so that a user sees what was understood and can say otherwise. To add a
+name for a column, add it to its row in `NAMES`; to add a way of writing times, add a row to `TIME_FORMATS`.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -16,7 +17,7 @@ from mqd_ledger.errors import BadInput
 from mqd_ledger.feeds.validation import check_symbol, on_grid, shortest_gap, shown
 from mqd_ledger.values import EPOCH, INTERVALS
 
-# What a column is called in the files of Alpaca, Yahoo, pandas, LEAN and ourselves, in lower case; the first found counts.
+# What a column is called in the files of Alpaca, Yahoo, pandas, LEAN and ourselves, in lower case; the first counts.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "symbol": ("symbol", "ticker", "s"),
     "timestamp": ("timestamp", "datetime", "date_time", "start_at", "t"),
@@ -53,7 +54,7 @@ class Detection(msgspec.Struct, frozen=True):
     symbol_from: str
     order: str
 
-    def __str__(self) -> str:
+    def sentences(self) -> list[str]:
         names = ", ".join(self.symbols[:12]) + (f" and {len(self.symbols) - 12} more" if len(self.symbols) > 12 else "")
         split = {"\t": "tab", None: None}.get(self.delimiter, self.delimiter)
         lines = {
@@ -65,7 +66,10 @@ class Detection(msgspec.Struct, frozen=True):
             "symbols": f"{names} ({self.symbol_from})",
             "order": self.order,
         }
-        return "\n".join(f"{name}: {text}" for name, text in lines.items() if text)
+        return [f"{name}: {text}" for name, text in lines.items() if text]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences())
 
 
 def find_columns(names: Sequence[str], path: str) -> dict[str, int]:
@@ -95,7 +99,7 @@ def time_columns(found: Mapping[str, int]) -> list[int]:
     return [found[name] for name in ("timestamp", "date", "time") if name in found]
 
 
-# --- how times are written -----------------------------------------------------------------------------------------------
+# --- how times are written -------------------------------------------------------------------------------------------
 
 _CLOCK = r"[T ]\d{2}:?\d{2}(:?\d{2}([.,]\d+)?)?"
 _DATE = r"\d{4}-?\d{2}-?\d{2}"
@@ -210,22 +214,22 @@ def _offset_of(wall: datetime, zone: ZoneInfo) -> timedelta:
     return offset
 
 
-# --- how long the bars are, and whose they are ---------------------------------------------------------------------------
+# --- how long the bars are, and whose they are -----------------------------------------------------------------------
 
 
 def find_interval(starts: Mapping[str, Sequence[datetime]], path: str) -> str:
     """The longest interval that the first rows agree with, nineteen of twenty: a stray row must not decide it."""
-    pairs = [(b, b - a) for times in starts.values() for a, b in zip(times, times[1:], strict=False) if b > a]
+    pairs = [(later, later - at) for times in starts.values() for at, later in pairwise(times) if later > at]
     if not pairs:
         raise BadInput(f"{path} has one bar of each symbol, so their length cannot be told. Pass --interval 1m, say.")
     for interval in reversed(INTERVALS):
         shortest = shortest_gap(interval)
-        if sum(on_grid(at, interval) and gap >= shortest for at, gap in pairs) >= 0.95 * len(pairs):
+        if sum(gap >= shortest and on_grid(at, interval) for at, gap in pairs) >= 0.95 * len(pairs):
             return interval
     starts_at = (pairs[0][0] - EPOCH) % timedelta(minutes=1)
     raise BadInput(
-        f"{path}: the bars fit none of the lengths {', '.join(INTERVALS)} (one starts {starts_at.total_seconds()} s after a "
-        "full minute). The timestamp must be the start of the bar; pass --interval to have the others rejected row by row."
+        f"{path}: the bars fit none of the lengths {', '.join(INTERVALS)} (one starts {starts_at.total_seconds()} s "
+        "after a full minute). The timestamp is a bar's start; pass --interval to have other rows rejected one by one."
     )
 
 

@@ -1,7 +1,7 @@
 """Read bars from CSV: find its form, then stream it, whatever the order of its symbols.
 
-A file whose rows are in order of time streams through. In one that has its symbols one after another each symbol's rows are
-read by a stream of their own, found through an index of byte ranges, and the streams are merged.
+A file whose rows are in order of time streams through. In one that has its symbols one after another each symbol's
+rows are read by a stream of their own, found through an index of byte ranges, and the streams are merged.
 """
 
 import csv
@@ -9,6 +9,7 @@ import heapq
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,7 +33,7 @@ FOREIGN = {
 
 
 class Head(NamedTuple):
-    """A file's beginning: its delimiter and header, where the data starts, and its first rows with their line numbers."""
+    """A file's beginning: its delimiter and header, where the data starts and on which line, and its first rows."""
 
     delimiter: str
     names: list[str]
@@ -45,14 +46,15 @@ Runs = tuple["array[int]", "array[int]", "array[int]"]  # where runs of rows sta
 
 
 class Index(NamedTuple):
-    """Which symbols a file holds and whether its rows are in order of time; `runs` has each symbol's byte ranges, if any."""
+    """Which symbols a file holds, whether its rows are in order of time, and each symbol's byte ranges if wanted."""
 
     symbols: tuple[str, ...]
     is_sorted: bool
+    is_grouped: bool  # and, within each instant, in order of symbol
     runs: dict[str, Runs]
 
 
-def splitter(delimiter: str, text: str) -> Callable[[str], list[str]]:
+def splitter(delimiter: str, text: str, needed: int = -1) -> Callable[[str], list[str]]:
     """How to take a line apart. A row never goes on in the next line, so a stray quote cannot swallow the file."""
     if '"' in text:
 
@@ -63,11 +65,11 @@ def splitter(delimiter: str, text: str) -> Callable[[str], list[str]]:
                 return [line]
 
         return split_quoted
-    return lambda line: line.split(delimiter)
+    return lambda line: line.split(delimiter, needed)
 
 
 def decode(data: bytes) -> str:
-    """UTF-8; a byte that is not shows as \\xe9, so that only its own row is rejected."""
+    """UTF-8; a byte that is not shows as its code, so that only its own row is rejected."""
     text = data.decode("utf-8", errors="backslashreplace")
     return text.replace("\r\n", "\n") if "\r" in text else text
 
@@ -118,6 +120,10 @@ def _chunks(file: BinaryIO, start: int, end: int | None, size: int) -> Iterator[
         offset, rest = offset + cut, data[cut:]
 
 
+def _line(lines: list[str], first: int, number: int, _row: Sequence[str]) -> str:
+    return lines[number - first]
+
+
 def blocks(
     file: BinaryIO, ranges: Iterable[tuple[int, int | None, int]], delimiter: str, size: int = BLOCK
 ) -> Iterator[Block]:
@@ -129,61 +135,66 @@ def blocks(
             lines = text.split("\n")
             if not lines[-1]:
                 lines.pop()
-            yield Block(
-                range(line_number, line_number + len(lines)),
-                map(splitter(delimiter, text), lines),
-                lambda number, _, lines=lines, first=line_number: lines[number - first],
-            )
+            numbers = range(line_number, line_number + len(lines))
+            yield Block(numbers, map(splitter(delimiter, text), lines), partial(_line, lines, line_number))
             line_number += len(lines)
 
 
-def index(path: Path, head: Head, column: int, parse: Callable[[list[str]], datetime], *, runs: bool) -> Index:
+def index(path: Path, head: Head, layout: Layout, *, runs: bool) -> Index:
     """Read the file once for its symbols and their order, and if wanted for their byte ranges.
 
-    A piece of the file that has one symbol throughout is only counted. A row without a usable symbol stays with the one
-    before it.
+    A piece of the file that has one symbol throughout is only counted; a file of several symbols with such pieces does
+    not count as in order. A row without a usable symbol stays with the one before it.
     """
     found: dict[str, Runs] = {}
+    column, needed = layout.symbol, max(layout.symbol, *layout.times) + 1
     current: str | None = None
-    is_sorted, latest, previous, number = True, None, "", head.first_line
+    latest, number = datetime.min.replace(tzinfo=UTC), head.first_line
+    is_sorted, is_grouped, was_skimmed = True, True, False
     with path.open("rb") as file:
         for start, data in _chunks(file, head.offset, None, BLOCK):
             rows = data.count(b"\n") + (not data.endswith(b"\n"))
             mark = f"{current}{head.delimiter}".encode()
-            if column == 0 and data.startswith(mark) and data.count(b"\n" + mark) == rows - 1:
-                previous = decode(data[data.rfind(b"\n", 0, -1) + 1 :]).strip()
-                if current is not None and runs:
+            if column == 0 and current and data.startswith(mark) and data.count(b"\n" + mark) == rows - 1:
+                if runs:
                     found[current][1][-1] = start + len(data)
                 number += rows
+                was_skimmed = True
                 continue
             text, offset = decode(data), start
-            split = splitter(head.delimiter, text)
-            raws = data.split(b"\n")[:rows]
-            for raw, line in zip(raws, text.split("\n")[:rows], strict=True):
-                cells = split(line) if '"' in line else line.split(head.delimiter, column + 1)
-                symbol = cells[column].strip() if len(cells) > column else ""
-                if symbol != current and (current is None or SYMBOL.fullmatch(symbol)):
-                    if is_sorted and not runs:
-                        latest = max(filter(None, (latest, _moment(parse, split, previous))), default=None)
-                        begun = _moment(parse, split, line)
-                        is_sorted = latest is None or begun is None or begun >= latest
+            split = splitter(head.delimiter, text, needed)
+            for raw, line in zip(data.split(b"\n")[:rows], text.split("\n")[:rows], strict=True):
+                cells = split(line)
+                symbol = cells[column].strip() if len(cells) >= needed else ""
+                if not symbol or (symbol not in found and not SYMBOL.fullmatch(symbol)):
+                    symbol = current or ""
+                if is_sorted and not runs:
+                    at = _moment(layout, cells) or latest
+                    is_grouped = is_grouped and not (at == latest and current is not None and symbol < current)
+                    is_sorted, latest = at >= latest, at
+                if symbol != current:
                     current = symbol
-                    its_runs = found.setdefault(symbol, (array("q"), array("q"), array("q")))
+                    if symbol not in found:
+                        found[symbol] = (array("q"), array("q"), array("q"))
                     if runs:
-                        for places, place in zip(its_runs, (offset, offset, number), strict=True):
+                        for places, place in zip(found[symbol], (offset, offset, number), strict=True):
                             places.append(place)
                 offset += len(raw) + 1
-                if current is not None and runs:
-                    found[current][1][-1] = offset
-                previous = line if line.strip() else previous
+                if runs:
+                    found[symbol][1][-1] = offset
                 number += 1
-    return Index(tuple(sorted(filter(SYMBOL.fullmatch, found))), is_sorted, found if runs else {})
+    symbols = tuple(sorted(filter(SYMBOL.fullmatch, found)))
+    if len(symbols) < 2:
+        return Index(symbols, is_sorted=True, is_grouped=True, runs={})
+    return Index(symbols, is_sorted and not was_skimmed, is_grouped, found if runs else {})
 
 
-def _moment(parse: Callable[[list[str]], datetime], split: Callable[[str], list[str]], line: str) -> datetime | None:
-    """A row's time, or None where it has none that can be compared."""
+def _moment(layout: Layout, cells: list[str]) -> datetime | None:
+    """A row's time, or None where it has none that can be compared: such a row gives no bar."""
     try:
-        at = parse(split(line))
+        place, *more = layout.times
+        stamp = "T".join([cells[place], *(cells[other] for other in more)]) if more else cells[place].strip()
+        at = layout.parse_time(stamp)
     except (ValueError, IndexError, OverflowError):
         return None
     return at if at.tzinfo is UTC else None
@@ -194,9 +205,11 @@ def in_order(items: Iterable[Item]) -> Iterator[Item]:
     group: list[tuple[str, Item]] = []
     instant: datetime | None = None
     for item in items:
-        if type(item) is Bar and item.start_at != instant:
+        is_next = type(item) is Bar and item.start_at != instant
+        if is_next or len(group) > 10_000:  # a file of nothing but rejected rows must not fill the memory
             yield from map(itemgetter(1), sorted(group, key=itemgetter(0)))
             group.clear()
+        if type(item) is Bar:
             instant = item.start_at
         group.append((item.symbol or "", item))
     yield from map(itemgetter(1), sorted(group, key=itemgetter(0)))
@@ -221,7 +234,7 @@ def stream(path: Path, head: Head, layout: Layout, found: Index) -> Iterator[Ite
     with path.open("rb") as file:
         if not found.runs:
             whole = read_rows(blocks(file, [(head.offset, None, head.first_line)], head.delimiter), layout)
-            yield from whole if len(found.symbols) < 2 else in_order(whole)
+            yield from whole if found.is_grouped else in_order(whole)
             return
         streams = [
             read_rows(blocks(file, zip(*found.runs[symbol], strict=True), head.delimiter, BLOCK // 4), layout)

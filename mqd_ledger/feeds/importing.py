@@ -1,4 +1,4 @@
-"""Import a file of bars: read it, keep the good rows in our own form, and report what was found, refused and missing."""
+"""Import a file of bars: keep the good rows in our own form and report what was found, rejected and missing."""
 
 import csv
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ COUNTABLE = ("1s", "1m", "5m", "15m", "30m", "1d")
 
 
 class SymbolReport(msgspec.Struct, frozen=True):
-    """One symbol's bars. `missing` regular bars between the first and the last (no trade in them, or lost); None if unknown."""
+    """One symbol's bars. `missing` counts regular bars between first and last (no trade, or lost); None if unknown."""
 
     symbol: str
     count: int
@@ -111,8 +111,6 @@ def import_bars(
     zone: str | None = None,
     interval: str | None = None,
     strict: bool = False,
-    start: datetime | None = None,
-    end: datetime | None = None,
     now: datetime | None = None,
 ) -> ImportReport:
     """Read `source` and write its good bars to `out`, a file or a folder in which it becomes <name>.parquet.
@@ -124,7 +122,7 @@ def import_bars(
         out = out / f"{source.stem}.parquet"
     if out.exists() and out.samefile(source):
         raise BadInput(f"{out} would be written over itself. Choose another --out.")
-    file = open_bars(source, symbol=symbol, zone=zone, interval=interval, strict=strict, start=start, end=end, now=now)
+    file = open_bars(source, symbol=symbol, zone=zone, interval=interval, strict=strict, now=now)
     rejects_path = out.with_name(f"{out.stem}.rejected.csv")
     tallies: dict[str, _Tally] = {}
     try:

@@ -1,7 +1,8 @@
 """Read and write bars in Parquet, with DuckDB as the one that knows the format; nothing else of feeds imports it.
 
-DuckDB turns every column into text as it reads (a double into the shortest text that means it, a decimal exactly), so that
-rows of Parquet and of CSV go through the same tests and give the same bars. Results are fetched a few thousand at a time.
+DuckDB turns every column into text as it reads (a double into the shortest text that means it, a decimal exactly),
+so that rows of Parquet and of CSV go through the same tests and give the same bars. Results are fetched a few
+thousand at a time.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import NamedTuple
 
 import duckdb
@@ -26,6 +27,7 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "preserve_insertion_order": "true",
     "memory_limit": "512MB",
     "threads": "2",
+    "temp_directory": f"{gettempdir()}/mqd-ledger-bars",  # made when needed; the default is a folder in the user's own
 }
 
 
@@ -34,11 +36,6 @@ class Table(NamedTuple):
     names: list[str]
     texts: list[str]  # SQL that gives each column as text
     orders: list[str]  # SQL that gives each column in its natural order
-
-
-def is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1" or (path.suffix.lower() in {".parquet", ".pq"})
 
 
 def _source(path: Path) -> str:
@@ -120,24 +117,35 @@ def survey(table: Table, symbol: int, time: int) -> tuple[tuple[str, ...], bool]
 def stream(table: Table, layout: Layout, order: tuple[int, int] | None) -> Iterator[Item]:
     """Every item of the file in order of time and symbol. `order` has the columns to sort by, if it is not so already.
 
-    A row that goes back in time keeps its place behind the latest of its symbol, so that it is found out of order here too.
+    A row that goes back in time keeps its place behind the latest of its symbol, so that it is found out of order too.
     """
-    columns = f"file_row_number + 1, {', '.join(table.texts)}"
-    query = f"select {columns} from {_source(table.path)}"
-    if order is not None:
-        at, symbol = table.orders[order[0]], _sql_name(table.names[order[1]])
-        query = (
-            f"select {columns} from (select *, max({at}) over (partition by {symbol} order by file_row_number "
-            f"rows unbounded preceding) as latest_at from {_source(table.path)}) "
-            f"order by latest_at nulls first, {symbol}, file_row_number"
-        )
-    return read_rows(_blocks(_fetch(table, query)), layout)
+    columns = ", ".join(table.texts)
+    if order is None:
+        return read_rows(_blocks(_fetch(table, f"select {columns} from {_source(table.path)}")), layout)
+    at, symbol = table.orders[order[0]], _sql_name(table.names[order[1]])
+    query = (
+        f"select file_row_number + 1, {columns} from (select *, max({at}) over (partition by {symbol} "
+        f"order by file_row_number rows unbounded preceding) as latest_at from {_source(table.path)}) "
+        f"order by latest_at nulls first, {symbol}, file_row_number"
+    )
+    return read_rows(_numbered_blocks(_fetch(table, query)), layout)
+
+
+def _raw(_number: int, row: Sequence[str]) -> str:
+    return ",".join(row)
 
 
 def _blocks(batches: Iterable[Sequence[tuple[str, ...]]]) -> Iterator[Block]:
+    number = 1
     for batch in batches:
-        numbers = [int(row[0]) for row in batch]
-        yield Block(numbers, [row[1:] for row in batch], lambda _, row: ",".join(row))
+        yield Block(range(number, number + len(batch)), batch, _raw)
+        number += len(batch)
+
+
+def _numbered_blocks(batches: Iterable[Sequence[tuple[str, ...]]]) -> Iterator[Block]:
+    """Rows that begin with their number in the file."""
+    for batch in batches:
+        yield Block([int(row[0]) for row in batch], [row[1:] for row in batch], _raw)
 
 
 def write(path: Path, bars: Iterable[Bar]) -> int:
@@ -145,13 +153,13 @@ def write(path: Path, bars: Iterable[Bar]) -> int:
     rows = iter(bars)
     with TemporaryDirectory(prefix="mqd-bars-") as folder, closing(_connect(f"{folder}/bars.duckdb")) as connection:
         connection.execute(
-            "create table bars (symbol varchar, interval varchar, start_us bigint, open varchar, high varchar, low varchar, "
-            "close varchar, volume bigint, provider varchar)"
+            "create table bars (symbol varchar, interval varchar, start_us bigint, open varchar, high varchar, "
+            "low varchar, close varchar, volume bigint, provider varchar)"
         )
         appender = connection.appender("bars")
         while batch := [_row(bar) for bar in islice(rows, BATCH)]:
             appender.append_rows(batch)
-        appender.close()
+        appender.flush()
         prices = ("open", "high", "low", "close")
         decimals = ", ".join(f"max(length(split_part({name}, '.', 2)))" for name in prices)
         [(finest, written)] = connection.execute(f"select greatest({decimals}), count(*) from bars").fetchall()
@@ -159,8 +167,8 @@ def write(path: Path, bars: Iterable[Bar]) -> int:
         casts = ", ".join(f"cast({name} as {kind}) as {name}" for name in prices)
         target = path.as_posix().replace("'", "''")
         connection.execute(
-            f"copy (select symbol, interval, make_timestamptz(start_us) as timestamp, {casts}, volume, provider from bars) "
-            f"to '{target}' (format parquet, compression zstd)"
+            f"copy (select symbol, interval, make_timestamptz(start_us) as timestamp, {casts}, volume, provider "
+            f"from bars) to '{target}' (format parquet, compression zstd)"
         )
     return int(written)
 

@@ -1,7 +1,8 @@
 """From rows of text to bars, quickly: the one loop that every bar file, CSV or Parquet, goes through.
 
-The loop does every test inline and builds the bar; a row that fails any of them goes to `validation.check`, which takes it
-apart again slowly and says what is wrong (or finds that it is a bar after all, such as one with spaces around a number).
+The loop does every test inline and builds the bar; a row that fails any of them goes to `validation.check`, which
+takes it apart again slowly and says what is wrong (or finds that it is a bar after all, such as one with spaces
+around a number).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,9 +1,9 @@
 """Made-up bars for a machine that has none: the same seed gives the same bars on every machine.
 
-One-minute bars over real sessions, in whole cents, computed in integers alone. Prices wander around a fair value and now and
-then jump two to three percent away from it and come back, so that a mean reversion rule has something to trade; one jump in
-six goes on, so that stops are hit as well. Symbols begin with SYN and the provider is "synthetic": nobody can take it for
-the market.
+One-minute bars over real sessions, in whole cents, computed in integers alone. Prices wander around a fair value and
+now and then jump two to three percent away from it and come back, so that a mean reversion rule has something to
+trade; one jump in six goes on, so that stops are hit as well. Symbols begin with SYN and the provider is
+"synthetic": nobody can take it for the market.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """What makes a row of market data a usable bar, and the sentence that says why it is not one.
 
-`check` is the careful path: it takes a row's texts apart one by one and names the first thing wrong. Reading a file does the
-same tests inline (`rows.read_rows`) and comes here only with a row that failed one of them.
+`check` is the careful path: it takes a row's texts apart one by one and names the first thing wrong. Reading a file
+does the same tests inline (`rows.read_rows`) and comes here only with a row that failed one of them.
 """
 
 import re
@@ -15,8 +15,9 @@ from mqd_ledger.errors import BadInput
 from mqd_ledger.sessions import HORIZON, midnight
 from mqd_ledger.values import EPOCH, INTERVALS, ZERO, Bar, iso, plain
 
-# Prices are below a billion dollars and have at most 18 decimals and 19 digits; anything else raises, nothing is rounded.
+# Prices are below a billion dollars with at most 18 decimals and 19 digits; anything else raises, nothing is rounded.
 PRICE_CONTEXT = Context(prec=19, Emin=0, Emax=8, traps=[InvalidOperation, Overflow, Inexact])
+PRICE_END = Decimal(10**9)
 VOLUME_MAX = 2**63 - 1
 LAST_INSTANT = datetime(
     HORIZON.year + 1, 1, 1, tzinfo=UTC
@@ -27,7 +28,7 @@ NOTHING = timedelta(0)
 
 
 class RejectedRow(msgspec.Struct, frozen=True):
-    """A row that is no bar. `line` counts from 1 with the header (in Parquet: the row); `raw` is the row as it stands."""
+    """A row that is no bar. `line` counts from 1 with the header (in Parquet: rows); `raw` is the row as it stands."""
 
     line: int
     raw: str
@@ -48,18 +49,18 @@ class Cells(NamedTuple):
 
 
 class Prices(dict[str, Decimal]):
-    """Price by its text, exact, positive and without trailing zeros: "167.50" and "167.5000" are one and the same bytes.
+    """Price by its text, exact, positive, without trailing zeros: "167.50" and "167.5000" are one and the same bytes.
 
-    Prices repeat all day long, so most look-ups cost no arithmetic. Raises ValueError or DecimalException on anything else.
+    Prices repeat all day long, so most look-ups cost no arithmetic. Raises ValueError or DecimalException.
     """
 
     def __missing__(self, text: str) -> Decimal:
         price = PRICE_CONTEXT.create_decimal(text)
-        if not ZERO < price or not price.is_finite():
+        if not ZERO < price < PRICE_END:  # which raises for NaN
             raise ValueError(text)
-        if text.endswith("0") or "e" in text or "E" in text:
+        if text[-1] == "0" or "e" in text or "E" in text:
             price = Decimal(plain(price))
-        if len(self) >= 100_000:  # memory stays flat however long the file
+        if len(self) >= 20_000:  # memory stays flat however long the file
             self.clear()
         self[text] = price
         return price
@@ -70,14 +71,14 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        number = PRICE_CONTEXT.create_decimal(text) if len(text) < 20 else Decimal(text)
+        number = Decimal(text)
         if not number.is_finite() or number != number.to_integral_value():
             raise ValueError(text) from None
-        return int(number)
+        return int(max(Decimal(-1), min(number, Decimal(VOLUME_MAX + 1))))  # as 1e999999999 it would fill the memory
 
 
 def on_grid(start_at: datetime, interval: str) -> bool:
-    """Daily bars start at midnight in New York or UTC, hourly ones on the hour or the half, all others on their multiples."""
+    """Daily bars start at midnight in New York or UTC, hourly ones on the hour or half, others on their multiples."""
     if interval == "1d":
         return start_at in {midnight(start_at, "exchange"), midnight(start_at, "utc")}
     step = timedelta(minutes=30) if interval == "1h" else INTERVALS[interval]
@@ -92,7 +93,7 @@ def shortest_gap(interval: str) -> timedelta:
 def check(
     cells: Cells, start_at: datetime, interval: str, provider: str, last: datetime | None, now: datetime | None
 ) -> Bar:
-    """The bar, or BadInput with the first reason why there is none. `last` is where the symbol's previous bar starts."""
+    """The bar, or BadInput with the first reason why there is none. `last` is where the symbol's last bar starts."""
     check_symbol(cells.symbol)
     _check_time(start_at, interval, last, now)
     prices = {name: _price(name, text) for name, text in zip(("open", "high", "low", "close"), cells[2:6], strict=True)}

@@ -35,7 +35,8 @@ class StrategyParameters(BaseModel):
 
 class Signal(msgspec.Struct, frozen=True):
     """What to hold from now on. Without quantity (shares) or notional (dollars) the policy's sizing applies; without a symbol
-    it is the bar's."""
+    it is the bar's.
+    """
 
     direction: Direction
     reason: str

@@ -1,12 +1,14 @@
 """Runs the strategies of a run: shows them what they asked to see, turns their signals into commands, and keeps one that raises
-from hurting the others."""
+from hurting the others.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from commands import Command
 from commands.control import StopStrategy
-from commands.trading import RaiseSignal
+from commands.trading import RaiseSignal, is_tradable
 from mqd_ledger.engine import Reaction
 from mqd_ledger.events import BarClosed, Event, LotClosed, OrderFilled, RunEnded
 from mqd_ledger.state import State
@@ -20,6 +22,7 @@ class StrategyHost:
     def __init__(self, state: State, strategies: Mapping[str, Strategy]) -> None:
         self._state = state
         self._strategies = dict(strategies)
+        self._watching = [(name, strategy, strategy.parameters.symbols) for name, strategy in self._strategies.items()]
         self._round_trips: dict[tuple[str, Symbol], Money] = {}
         for name, strategy in self._strategies.items():
             strategy.on_start(Context(name, state))
@@ -31,10 +34,10 @@ class StrategyHost:
     def _bar(self, event: Event) -> Sequence[Command]:
         assert isinstance(event, BarClosed)
         bar = event.bar
+        stopped = self._state.stopped_strategies
         commands: list[Command] = []
-        for name, strategy in self._strategies.items():
-            symbols = strategy.parameters.symbols
-            if name in self._state.stopped_strategies or (symbols and bar.symbol not in symbols):
+        for name, strategy, symbols in self._watching:
+            if (symbols and bar.symbol not in symbols) or name in stopped:
                 continue
             try:
                 answer = strategy.on_bar(bar)
@@ -53,11 +56,17 @@ class StrategyHost:
         assert isinstance(event, LotClosed)
         key = (event.strategy, event.symbol)
         realized = self._round_trips.pop(key, ZERO) + event.realized_pnl
-        if self._state.strategy_positions.get(key):
+        if self._state.strategy_positions.get(key, ZERO) * event.quantity > 0 or not self._is_last(event):
             self._round_trips[key] = realized
             return ()
         closed = ClosedPosition(event.symbol, realized, event.occurred_at)
         return self._show(event.strategy, event.symbol, event, lambda strategy: strategy.on_position_closed(closed))
+
+    def _is_last(self, event: LotClosed) -> bool:
+        """One trade may close several lots; the position is closed with the last of them."""
+        execution = self._state.executions.get(event.execution_id)
+        own = [] if execution is None else [closed for closed in execution.closed if closed.strategy == event.strategy]
+        return not own or own[-1] == event
 
     def _stop(self, event: Event) -> Sequence[Command]:
         commands: list[Command] = []
@@ -82,12 +91,19 @@ def _signals(name: str, symbol: Symbol, answer: Signal | Iterable[Signal], at: d
     return [_command(name, symbol, signal, at) for signal in signals]
 
 
-def _command(name: str, symbol: Symbol, signal: Signal, at: datetime) -> RaiseSignal:
+def _command(name: str, symbol: Symbol, signal: object, at: datetime) -> RaiseSignal:
     if not isinstance(signal, Signal) or not isinstance(signal.direction, Direction):
         raise TypeError(f"a strategy answers with Signal(Direction…), found {signal!r}")
-    for size in (signal.quantity, signal.notional):
-        if size is not None and not (size.is_finite() and size > 0):
-            raise ValueError(f"a signal's quantity or notional is above zero, found {size}")
+    for field in ("quantity", "notional", "stop_price", "target_price"):
+        value = getattr(signal, field)
+        if value is not None and not (isinstance(value, Decimal) and value.is_finite() and value > 0):
+            raise TypeError(f"a signal's {field} is a Decimal above zero, found {value!r}")
+    if signal.quantity is not None and not is_tradable(signal.quantity):
+        raise ValueError(f"a signal's quantity has up to 9 decimals, found {signal.quantity}")
+    for field in ("reason", "symbol", "confidence"):
+        text = getattr(signal, field)
+        if not isinstance(text, str) and (text is not None or field == "reason"):
+            raise TypeError(f"a signal's {field} is text, found {text!r}")
     return RaiseSignal(
         at,
         name,

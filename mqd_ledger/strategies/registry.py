@@ -27,7 +27,7 @@ def load(name: str, parameters: Mapping[str, str]) -> tuple[StrategySpec, Strate
         raise BadInput(_parameter_problems(name, cls.Parameters, error)) from None
     try:
         strategy = cls(checked)
-    except Exception as error:  # noqa: BLE001  a user's own constructor
+    except Exception as error:
         raise BadInput(f"Strategy {name} cannot be made: {type(error).__name__}: {error}") from error
     recorded = {key: _text(value) for key, value in checked.model_dump(mode="json").items()}
     return StrategySpec(name, recorded, _code_hash(cls)), strategy

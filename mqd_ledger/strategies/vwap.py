@@ -37,7 +37,8 @@ class _Window:
 
 class VwapMeanReversion(Strategy):
     """Long when the close is `entry_percent` or more under the VWAP of the last `lookback` bars (this one included); out when
-    the close is `stop_loss_percent` under or `take_profit_percent` over the average entry price."""
+    the close is `stop_loss_percent` under or `take_profit_percent` over the average entry price.
+    """
 
     Parameters = VwapParameters
     parameters: VwapParameters

@@ -1,0 +1,59 @@
+"""Prove a ledger: its chain is whole, its decisions would be taken again, its projections say what its events say.
+
+Each proof ends in a `Finding`; a failed one names the first event that does not fit. A proof that needs an earlier one to hold is
+not tried without it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mqd_ledger import chain
+from mqd_ledger.audit.redecide import redecide
+from mqd_ledger.errors import BrokenPromise, LedgerError
+from mqd_ledger.log import LogReader
+from mqd_ledger.projector import Projector, project
+from projections import TABLES
+
+
+class Finding(NamedTuple):
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify(ledger: Path) -> list[Finding]:
+    """Every proof that can be tried, in order."""
+    with LogReader.open(ledger) as log:
+        findings = [_chain(log)]
+        if findings[0].passed:
+            findings.append(_decisions(log))
+            findings.append(_projections(ledger, log))
+    return findings
+
+
+def _chain(log: LogReader) -> Finding:
+    try:
+        head = chain.check(log.rows())
+    except LedgerError as broken:
+        return Finding("chain", passed=False, detail=str(broken))
+    return Finding("chain", passed=True, detail=f"{head.position} events, none altered, missing, moved or inserted; {head.hash.hex()}")
+
+
+def _decisions(log: LogReader) -> Finding:
+    try:
+        count = redecide(log.replay())
+    except BrokenPromise as different:
+        return Finding("decisions", passed=False, detail=str(different))
+    return Finding("decisions", passed=True, detail=f"{count} recorded inputs give the recorded events again")
+
+
+def _projections(ledger: Path, log: LogReader) -> Finding:
+    """The tables that people look at, against tables built anew from the log."""
+    projector = Projector(ledger)
+    projector.catch_up()
+    with project(log.rows()) as rebuilt:
+        wrong = [name for name in TABLES if projector.fingerprint(name) != rebuilt.fingerprint(name)]
+    if wrong:
+        detail = f"the stored {', '.join(wrong)} differ from a rebuild; delete {projector.cache_path} and look again"
+        return Finding("projections", passed=False, detail=detail)
+    return Finding("projections", passed=True, detail=f"{len(TABLES)} tables equal a rebuild")

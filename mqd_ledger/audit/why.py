@@ -1,0 +1,143 @@
+"""Why an order was sent, or was not: the causal chain from bar to signal to every risk check to fills to profit."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from mqd_ledger import events as e
+from mqd_ledger.engine import Recorded
+from mqd_ledger.envelope import decode
+from mqd_ledger.errors import BadInput
+from mqd_ledger.log import LogReader
+from mqd_ledger.values import from_microseconds, plain
+
+
+class Step(NamedTuple):
+    """One event of the story: where it stands, when it happened, what it says, and its particulars."""
+
+    position: int
+    at: datetime
+    event: str
+    text: str
+    details: tuple[tuple[str, str], ...]
+
+
+class Explanation(NamedTuple):
+    client_order_id: str
+    steps: tuple[Step, ...]
+
+
+def explain(ledger: Path, order: str) -> Explanation:
+    """The story of an order, given by its client_order_id or the end of it."""
+    with LogReader.open(ledger) as log:
+        client_order_id = _find(log, order, ledger)
+        own = _stream(log, f"order-{client_order_id}")
+        story = {recorded.position: recorded for recorded in (*_causes(log, own[0]), *own, *_books(log, own))}
+    return Explanation(client_order_id, tuple(_step(story[position]) for position in sorted(story)))
+
+
+def _find(log: LogReader, order: str, ledger: Path) -> str:
+    if log.stream(f"order-{order}"):
+        return order
+    asked = log.replay(types=("OrderRequested.v1", "OrderAdopted.v1"))
+    names = [recorded.event.client_order_id for recorded in asked if isinstance(recorded.event, e.OrderEvent)]
+    ending = [name for name in names if name.endswith(order)]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise BadInput(f"{len(ending)} orders end in {order!r}: {', '.join(ending[:5])}… Give more of the id.")
+    known = f"It holds {len(names)} orders, {names[0]} to {names[-1]}" if names else "It holds no order yet"
+    raise BadInput(f"There is no order {order!r} in {ledger}. {known}; `mqd-ledger orders` lists them.")
+
+
+def _stream(log: LogReader, name: str) -> list[Recorded]:
+    return [
+        Recorded(row[0], from_microseconds(row[5]), row[6], row[7], decode(row[3], row[8])) for row in log.stream(name)
+    ]
+
+
+def _causes(log: LogReader, recorded: Recorded) -> Iterator[Recorded]:
+    """Back along the causation to the input that began it."""
+    while recorded.causation:
+        recorded = next(log.replay(after=recorded.causation - 1, upto=recorded.causation))
+        yield recorded
+
+
+def _books(log: LogReader, own: list[Recorded]) -> Iterator[Recorded]:
+    """The lots that the order's executions opened and closed, and what later became of those it opened."""
+    fills = [recorded.event for recorded in own if isinstance(recorded.event, e.OrderFilled)]
+    if not fills:
+        return
+    executions = [fill.execution_id for fill in fills]
+    for recorded in _stream(log, f"lots-{fills[0].symbol}"):
+        entry = recorded.event
+        if isinstance(entry, e.LotEvent) and (entry.execution_id in executions or entry.lot_id in executions):
+            yield recorded
+
+
+def _money(value: Any) -> str:
+    return "" if value is None else plain(value)
+
+
+def _checks(event: e.OrderApproved | e.OrderDenied) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"{'pass' if check.passed else 'FAIL'} {check.name}",
+            ", ".join(f"{name} {value}" for name, value in check.inputs.items())
+            + (f" (limit {check.limit})" if check.limit is not None else ""),
+        )
+        for check in event.checks
+    )
+
+
+def _size(event: e.OrderRequested) -> str:
+    return f"{plain(event.quantity)} shares of" if event.quantity is not None else f"${_money(event.notional)} of"
+
+
+# What each event says in one sentence; one that has no row here says its fields.
+TEXTS: Mapping[type[e.Event], Callable[[Any], str]] = MappingProxyType(
+    {
+        e.BarClosed: lambda v: (
+            f"{v.bar.symbol} closed at {_money(v.bar.close)} (open {_money(v.bar.open)}, high {_money(v.bar.high)}, "
+            f"low {_money(v.bar.low)}, volume {v.bar.volume}, {v.bar.provider})"
+        ),
+        e.SignalRaised: lambda v: f"{v.strategy} wants {v.symbol} {v.direction}: {v.reason}",
+        e.OrderRequested: lambda v: f"{v.side} {_size(v)} {v.symbol}, {v.order_type} {v.time_in_force}",
+        e.OrderApproved: lambda v: f"the risk gate passed all {len(v.checks)} checks",
+        e.OrderDenied: lambda v: f"the risk gate denied it: {'; '.join(v.reasons)}",
+        e.OrderSent: lambda v: f"attempt {v.attempt} left for the broker",
+        e.OrderSubmitted: lambda v: f"the broker took it as {v.broker_order_id}",
+        e.OrderRejected: lambda v: f"the broker rejected it: {v.reason}",
+        e.OrderFilled: lambda v: (
+            f"{_money(v.last_quantity)} filled at {_money(v.last_price)}, commission {_money(v.commission)}, "
+            f"{_money(v.leaves_quantity)} left"
+        ),
+        e.CancelRequested: lambda v: f"cancel requested: {v.reason}",
+        e.OrderCanceled: lambda v: f"canceled: {v.reason}",
+        e.CancelRejected: lambda v: f"the cancel was rejected: {v.reason}",
+        e.OrderExpired: lambda v: f"expired: {v.reason}",
+        e.OrderAnomalyFound: lambda v: f"{v.anomaly}: {v.detail}",
+        e.LotOpened: lambda v: f"lot of {_money(v.quantity)} opened at {_money(v.cost_price)}",
+        e.LotClosed: lambda v: (
+            f"{_money(v.quantity)} of lot {v.lot_id} closed at {_money(v.price)}: realized P&L {_money(v.realized_pnl)}"
+        ),
+        e.LotReopened: lambda v: f"{_money(v.quantity)} of lot {v.lot_id} open again, {_money(v.realized_pnl)} taken back",
+    }
+)
+
+
+def _step(recorded: Recorded) -> Step:
+    event = recorded.event
+    name = type(event).__name__
+    text = TEXTS[type(event)](event) if type(event) in TEXTS else _fields(event)
+    details = _checks(event) if isinstance(event, e.OrderApproved | e.OrderDenied) else ()
+    return Step(recorded.position, event.occurred_at, name, text, details)
+
+
+def _fields(event: e.Event) -> str:
+    return ", ".join(
+        f"{name} {getattr(event, name)}" for name in event.__struct_fields__ if name not in ("occurred_at", "client_order_id")
+    )
+

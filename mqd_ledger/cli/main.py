@@ -1,0 +1,149 @@
+"""`mqd-ledger`: the verbs, and the outermost edge where an error becomes a sentence and an exit code.
+
+To add a verb: a click command in one of this package's modules and a row in `VERBS`. The group's help comes from the table, so
+no module is imported before one of its verbs is wanted.
+"""
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import click
+
+from mqd_ledger import __version__
+from mqd_ledger.errors import LedgerError
+
+PROGRAM = "mqd-ledger"
+COMPLETION = "_MQD_LEDGER_COMPLETE"  # set by the shell: click's own convention
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+NOBODY_READS = 141  # 128 + SIGPIPE: `mqd-ledger orders | head`
+
+
+class Verb(NamedTuple):
+    family: str
+    module: str
+    attribute: str
+    summary: str  # the first line of the verb's own help
+
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {
+        "run": Verb("Trade", "run", "run", "Trade on paper: simulated money over bars."),
+        "backtest": Verb("Trade", "run", "backtest", "Run a strategy over past bars and report what came of it."),
+        "halt": Verb("Trade", "control", "halt", "Stop all trading until a resume."),
+        "reduce": Verb("Trade", "control", "reduce", "Allow only orders that make positions smaller."),
+        "resume": Verb("Trade", "control", "resume", "Trade again after a halt or a reduce."),
+        "status": Verb("Look", "look", "status", "Show the account: trading state, money, limits, last event."),
+        "positions": Verb("Look", "look", "positions", "List what is held now."),
+        "orders": Verb("Look", "look", "orders", "List orders, newest first."),
+        "pnl": Verb("Look", "look", "pnl", "Show realized P&L by day, symbol or strategy."),
+        "sql": Verb("Look", "query", "sql", "Ask the ledger in SQL; nothing can be changed by it."),
+        "why": Verb("Prove", "look", "why", "Tell why an order was sent, or was not, and what it earned."),
+        "replay": Verb("Prove", "look", "replay", "Show everything as it was at an instant."),
+        "verify": Verb("Prove", "look", "verify", "Prove that the ledger is whole and says what happened."),
+        "init": Verb("Ledger", "ledger", "init", "Make a new, empty ledger."),
+        "config": Verb("Ledger", "ledger", "config", "Check the settings."),
+        "import": Verb("Ledger", "ledger", "import_", "Bring in bars, or an exported ledger."),
+        "export": Verb("Ledger", "ledger", "export", "Write the whole log as Parquet or JSON Lines."),
+        "backup": Verb("Ledger", "ledger", "backup", "Copy the ledger, also while another process writes it."),
+    }
+)
+EPILOG = f"""\b
+Exit codes:
+  0  done
+  1  a check found something wrong
+  2  the command or its input is not usable
+  3  another process writes the ledger
+  4  the ledger is missing or cannot be read
+  5  the log contradicts itself
+
+\b
+Completion in the shell:
+  bash   eval "$({COMPLETION}=bash_source {PROGRAM})"
+  zsh    eval "$({COMPLETION}=zsh_source {PROGRAM})"
+  fish   {COMPLETION}=fish_source {PROGRAM} | source
+
+\b
+Begin with:
+  {PROGRAM} run --paper
+  {PROGRAM} status
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when one is used."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command = getattr(importlib.import_module(f"mqd_ledger.cli.{verb.module}"), verb.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, VERBS))
+        for family in dict.fromkeys(verb.family for verb in VERBS.values()):
+            with formatter.section(family):
+                rows = [(name.ljust(width), verb.summary) for name, verb in VERBS.items() if verb.family == family]
+                formatter.write_dl(rows)
+
+
+@click.group(PROGRAM, cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROGRAM)
+def cli() -> None:
+    """Trade, and prove afterwards what happened.
+
+    Every order, risk decision, fill and bar is an event in one append-only ledger file. Each verb explains itself:
+    mqd-ledger VERB --help.
+    """
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; the exit code. What is not one of our errors is a bug and keeps its traceback."""
+    try:
+        with cli.make_context(PROGRAM, list(arguments)) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:  # --help and --version
+        return ended.exit_code
+    except click.ClickException as usage:
+        usage.show()
+        return usage.exit_code
+    except LedgerError as error:
+        for line in str(error).splitlines():
+            click.echo(f"{PROGRAM}: {line}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        click.echo(f"{PROGRAM}: interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader; Python would complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"{PROGRAM}: {error.filename} cannot be used: {error.strerror}.", err=True)
+        return LedgerError.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file or a pipe gets UTF-8 everywhere, also on Windows; a terminal keeps its own encoding.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    instruction = os.environ.get(COMPLETION)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(cli, {}, PROGRAM, COMPLETION, instruction))
+    sys.exit(execute(sys.argv[1:]))

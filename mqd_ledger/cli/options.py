@@ -1,0 +1,107 @@
+"""Options that several verbs share, and how their texts become values."""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mqd_ledger.errors import BadInput, LedgerUnreadable
+
+if TYPE_CHECKING:  # pydantic is slow to import and --help does not need it
+    from mqd_ledger.settings import Settings
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+
+ledger_option = click.option(
+    "--ledger", type=FILE, metavar="PATH", help="The ledger file. Default: the settings' own, paper.ledger."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: money as text, times in UTC.")
+config_option = click.option("--config", type=FILE, metavar="FILE", help="A YAML file laid over the built-in settings.")
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting for this time, such as risk.daily_loss_max=50. Can be given again.",
+)
+
+
+def reading_bars(verb: Verb) -> Verb:
+    """--symbol, --zone and --strict: what a file of bars does not say by itself."""
+    for option in (
+        click.option("--strict", is_flag=True, help="Stop at the first bad row instead of recording it as rejected."),
+        click.option("--zone", metavar="ZONE", help="Of times written without one: America/New_York, UTC."),
+        click.option("--symbol", metavar="SYMBOL", help="Whose bars they are, or which symbol to pick from the file."),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def examples(*commands: str) -> str:
+    """The end of a verb's help."""
+    return "\n".join(("\b", "Examples:", *(f"  mqd-ledger {command}" for command in commands)))
+
+
+def settings_of(profile: str, config: Path | None = None, overrides: Sequence[str] = ()) -> "Settings":
+    from mqd_ledger.settings import load
+
+    return load(profile, config, os.environ, overrides)
+
+
+def ledger_path(ledger: Path | None) -> Path:
+    """The ledger that is meant, whether or not it exists."""
+    return ledger if ledger is not None else settings_of("paper").ledger
+
+
+def existing_ledger(ledger: Path | None) -> Path:
+    path = ledger_path(ledger)
+    if not path.exists():
+        raise LedgerUnreadable(
+            f"There is no ledger {path}. `mqd-ledger run --paper` trades into a new one, `mqd-ledger init` makes an "
+            "empty one, and --ledger names another."
+        )
+    return path
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise BadInput(f"{option} {text}: found no 'name=value'; allowed is, for example, {option} lookback=20.")
+    return name.strip(), value.strip()
+
+
+def instant(option: str, text: str) -> datetime:
+    """A moment that means the same everywhere: ISO-8601 with Z or an offset."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInput(
+            f"{option} {text}: is not a time; allowed is ISO-8601 with a zone, such as 2026-01-05T15:30:00Z."
+        ) from None
+    if at.tzinfo is None:
+        raise BadInput(
+            f"{option} {text}: has no time zone, so it could be several instants; add Z for UTC or an offset, as in "
+            "2026-01-05T15:30:00Z or 2026-01-05T10:30:00-05:00."
+        )
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise BadInput(f"{option} {text}: is outside the calendar.") from None
+
+
+def pace(speed: str) -> float | None:
+    """How many times faster than the clock the bars come; None: as fast as they can be read."""
+    if speed == "max":
+        return None
+    try:
+        times = float(speed)
+    except ValueError:
+        times = 0.0
+    if not 0 < times < float("inf"):
+        raise BadInput(f"speed: found {speed!r}; allowed is max, or a number above 0: 60 plays an hour in a minute.")
+    return times

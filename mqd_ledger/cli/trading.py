@@ -1,0 +1,199 @@
+"""What a run says before, while and after it trades, and how it is stopped."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from mqd_ledger.app import Feed, Report
+from mqd_ledger.cli import output
+from mqd_ledger.events import StrategySpec
+from mqd_ledger.runs import Controls, Outcome, strategies_loader
+from mqd_ledger.settings import Settings
+from mqd_ledger.values import plain
+
+SYNTHETIC = "SYNTHETIC BARS: made up by this program, not the market. What they earn means nothing."
+QUESTION = "select symbol, sum(realized_pnl) as realized, sum(wins) as wins from pnl_daily group by symbol"
+# SIGBREAK is Windows' own: Ctrl-Break, and how one process asks another to end.
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+# --- before -----------------------------------------------------------------------------------------------------------
+
+
+def specs_of(settings: Settings) -> tuple[StrategySpec, ...]:
+    """The strategies with all their parameters; one that cannot be had is an error now, before a ledger is made."""
+    specs, _ = strategies_loader([(one.name, one.parameters) for one in settings.strategies])()
+    return specs
+
+
+def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], feed: Feed, ledger: str) -> None:
+    pairs = [("mode", f"{mode}: simulated money, simulated broker"), ("ledger", ledger)]
+    for place, sentence in enumerate(feed.stated):
+        pairs.append(("" if place else "bars", sentence.removeprefix("bars: ")))
+    for spec in specs:
+        parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items() if value != "[]")
+        pairs.append(("strategy", f"{spec.name} ({parameters})" if parameters else spec.name))
+    pairs.append(("limits", _limits(settings)))
+    if feed.source.kind == "synthetic":
+        _shout(SYNTHETIC)
+    output.facts(pairs)
+    click.echo()
+
+
+def _limits(settings: Settings) -> str:
+    """The limits that hold, each with the name that --set takes after `risk.`."""
+    limits = settings.policy.limits
+    in_force = {name: getattr(limits, name) for name in limits.__struct_fields__}
+    return ", ".join(f"{name} {output.text(value)}" for name, value in in_force.items() if value not in {None, ()})
+
+
+def _shout(sentence: str) -> None:
+    click.echo(click.style(sentence, bold=True, fg="yellow") if output.is_terminal() else sentence)
+
+
+# --- meanwhile --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and the system's request to end let the current turn finish; the second one does not wait."""
+
+    def asked(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        # The handler may interrupt the very thread that holds the event's lock while it waits for the next bar.
+        threading.Thread(target=stop.set, daemon=True).start()
+
+    before = {number: signal.signal(number, asked) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(controls: Controls) -> Iterator[None]:
+    """A line that counts bars, where somebody is looking."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} bars"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("bars", total=None)
+        controls.progress = lambda bars: bar.update(task, completed=bars)
+        yield
+
+
+# --- after ------------------------------------------------------------------------------------------------------------
+
+
+def print_run(outcome: Outcome, feed: Feed, path: Path, *, is_default: bool, stopped: bool) -> None:
+    state = outcome.state
+    _news(outcome, feed)
+    pairs = [
+        ("bars played now", f"{outcome.bars:,}"),
+        ("orders", f"{state.totals['orders']:,}, denied {state.totals['denied']:,}, fills {state.totals['fills']:,}"),
+        ("realized P&L", output.money(state.realized_pnl)),
+        ("unrealized P&L", output.money(state.unrealized_pnl)),
+        ("cash", output.money(state.cash)),
+        ("equity", output.money(state.equity)),
+        ("trading state", state.trading_state.value),
+        ("events", f"{outcome.head_position:,}"),
+        ("log hash", outcome.log_hash),
+    ]
+    output.facts(pairs, "The account now" if state.totals["bars"] > outcome.bars else "")
+    click.echo()
+    if stopped:
+        output.say("Stopped as asked. Nothing is lost: the same command goes on from here.")
+    output.heading("Next:")
+    where = "" if is_default else f" --ledger {path}"
+    order = next(reversed(state.orders), None)
+    if order is not None:
+        click.echo(f"  mqd-ledger why {order}{where}")
+    click.echo(f'  mqd-ledger sql "{QUESTION}"{where}')
+
+
+def print_run_json(outcome: Outcome, feed: Feed, path: Path, *, is_default: bool, stopped: bool) -> None:
+    _ = is_default  # a program knows which ledger it asked for
+    state = outcome.state
+    output.print_json(
+        {
+            "mode": "paper",
+            "ledger": path,
+            **_common_json(outcome, feed, stopped=stopped),
+            "orders": state.totals["orders"],
+            "fills": state.totals["fills"],
+            "denied": state.totals["denied"],
+            "realized_pnl": state.realized_pnl,
+            "unrealized_pnl": state.unrealized_pnl,
+            "commissions": state.commissions,
+            "cash": state.cash,
+            "equity": state.equity,
+            "trading_state": state.trading_state,
+        }
+    )
+
+
+def print_backtest(report: Report, outcome: Outcome, feed: Feed, out: Path | None, *, stopped: bool) -> None:
+    _news(outcome, feed)
+    rate = f" ({report.bars / report.seconds:,.0f} bars/s)" if report.seconds > 0 else ""
+    pairs = [
+        ("bars", f"{report.bars:,} in {plain(report.seconds)} s{rate}"),
+        ("orders", f"{report.orders:,}, denied {report.denied:,}, fills {report.fills:,}"),
+        ("realized P&L", output.money(report.realized_pnl)),
+        ("unrealized P&L", output.money(report.unrealized_pnl)),
+        ("commissions", output.money(report.commissions)),
+        ("cash", output.money(report.final_cash)),
+        ("equity", output.money(report.final_equity)),
+        ("max drawdown", output.percent(report.max_drawdown)),
+        ("log hash", report.log_hash),
+    ]
+    output.facts(pairs)
+    if stopped:
+        output.say("Stopped as asked, before the bars came to their end: these are the figures up to there.")
+    if out is not None:
+        click.echo()
+        output.heading("Next:")
+        click.echo(f"  mqd-ledger orders --ledger {out}")
+
+
+def print_backtest_json(report: Report, outcome: Outcome, feed: Feed, out: Path | None, *, stopped: bool) -> None:
+    figures = {name: value for name, value in report._asdict().items() if name not in {"bars", "log_hash"}}
+    common = _common_json(outcome, feed, stopped=stopped)
+    output.print_json({"mode": "backtest", "ledger": out, **common, "bars": report.bars, **figures})
+
+
+def _news(outcome: Outcome, feed: Feed) -> None:
+    for sentence in outcome.news:
+        output.say(sentence)
+    if outcome.resumed_at:
+        output.say(f"Went on after event {outcome.resumed_at:,}, where the record ended.")
+    if feed.source.kind == "synthetic":
+        _shout(SYNTHETIC)
+
+
+def _common_json(outcome: Outcome, feed: Feed, *, stopped: bool) -> dict[str, Any]:
+    source = feed.source
+    return {
+        "source": {"kind": source.kind, "name": source.name, "sha256": source.sha256},
+        "synthetic": source.kind == "synthetic",
+        "stated": feed.stated,
+        "news": outcome.news,
+        "finished": outcome.finished,
+        "stopped": stopped,
+        "resumed_at": outcome.resumed_at,
+        "bars": outcome.bars,
+        "events": outcome.head_position,
+        "log_hash": outcome.log_hash,
+    }
