@@ -121,7 +121,7 @@ _ENDS: Mapping[type[BrokerReport], tuple[Callable[[datetime, str, str], Event], 
 def ended(command: ReportRejected | ReportCanceled | ReportExpired, state: State) -> list[Event]:
     order = order_of(state, command.client_order_id)
     event, trigger, known = _ENDS[type(command)]
-    if order.state is known:
+    if order.state is known or trigger in order.ends:
         return []
     surprise = _surprise(order, trigger, command.occurred_at)
     return [event(command.occurred_at, command.client_order_id, command.reason), *surprise]

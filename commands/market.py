@@ -7,7 +7,7 @@ from typing import Any
 from commands.base import Command
 from mqd_ledger.events import BarClosed, BarRejected, Event
 from mqd_ledger.state import State
-from mqd_ledger.values import Bar, Symbol
+from mqd_ledger.values import INTERVALS, Bar, Symbol
 
 
 class ReportBar(Command, frozen=True, gc=False):
@@ -32,7 +32,7 @@ def report_bar(command: ReportBar, state: State) -> list[Event]:
         what = "is a duplicate of" if bar.start_at == last else "comes after a later bar, of"
         reason = f"the bar of {bar.start_at:%Y-%m-%dT%H:%M:%SZ} {what} {last:%Y-%m-%dT%H:%M:%SZ}"
         return [BarRejected(command.at, bar.symbol, 0, repr(bar), reason)]
-    end_at = bar.end_at
+    end_at = bar.start_at + INTERVALS[bar.interval]  # bar.end_at, without the call: every bar comes by here
     if end_at > command.at:
         reason = f"it ends at {end_at:%Y-%m-%dT%H:%M:%SZ}, in the future of {command.at:%Y-%m-%dT%H:%M:%SZ}"
         return [BarRejected(command.at, bar.symbol, 0, repr(bar), reason)]

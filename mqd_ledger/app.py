@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple
 from commands.control import CreateLedger
 from mqd_ledger import lock, operator_requests
 from mqd_ledger.audit.as_of import limits_of
+from mqd_ledger.audit.verify import Finding
+from mqd_ledger.audit.verify import verify as prove
 from mqd_ledger.engine import Engine, Reactor
 from mqd_ledger.errors import BadInput, CommandRefused, LedgerLocked
 from mqd_ledger.events import Source
@@ -195,10 +197,10 @@ def backtest(settings: Settings, feed: Feed, out: Path | None, controls: Control
 def _report(outcome: Outcome, seconds: Decimal) -> Report:
     state = outcome.state
     return Report(
-        state.totals["bars"],
-        state.totals["orders"],
-        state.totals["fills"],
-        state.totals["denied"],
+        state.bars_total,
+        state.orders_total,
+        state.fills_total,
+        state.denied_total,
         state.realized_pnl,
         state.unrealized_pnl,
         state.commissions,
@@ -217,6 +219,11 @@ def init(ledger: Path, ledger_id: str) -> int:
         Engine(State(), log).handle(CreateLedger(datetime.now(UTC), ledger_id))
         log.commit()
         return position + 1
+
+
+def verify(ledger: Path, *, rerun: bool = False) -> list[Finding]:
+    """Prove a ledger; `rerun` also runs its strategies again, which have to be there."""
+    return prove(ledger, MODES["rerun"].reactors if rerun else None)
 
 
 def status(ledger: Path) -> dict[str, Any]:

@@ -57,11 +57,12 @@ class Engine:
         position = self.journal.record(events, command.at, causation, correlation)
         for event in events:
             evolve(state, event)
-        reactions = self._reactions
-        for place, event in enumerate(events, position):
+        reactions, place = self._reactions, position
+        for event in events:
             for react in reactions.get(type(event), ()):
                 for answer in react(event):
                     self.handle(answer, place, correlation or position)
+            place += 1
         return events
 
 

@@ -100,7 +100,7 @@ def _bar_closed(state: State, event: e.BarClosed) -> None:
     state.marks[symbol] = Mark(bar.close, event.occurred_at)
     state.last_bars[symbol, bar.interval] = bar.start_at
     state.feed_items += 1
-    state.totals["bars"] += 1
+    state.bars_total += 1
     if symbol in state.working:
         for order in state.working[symbol].values():
             if order.order_type is OrderType.STOP_LIMIT and order.triggered_at is None and order.meets(bar):
@@ -126,9 +126,10 @@ def _nothing(_state: State, _event: e.Event) -> None:
 
 def _requested(state: State, event: e.OrderRequested) -> None:
     state.orders_requested += 1
-    state.totals["orders"] += 1
-    of_request = structs.astuple(event)[1:]  # an Order begins with the fields of its request, in their order
-    _follow(state, Order(*of_request, requested_at=event.occurred_at))
+    state.orders_total += 1
+    # An Order begins with the fields of its request, in their order.
+    fields: list[Any] = [*structs.astuple(event)[1:], event.occurred_at]
+    _follow(state, Order(*fields))
 
 
 def _adopted(state: State, event: e.OrderAdopted) -> None:
@@ -184,7 +185,7 @@ def _approved(state: State, event: e.OrderApproved) -> None:
 
 
 def _denied(state: State, event: e.OrderDenied) -> None:
-    state.totals["denied"] += 1
+    state.denied_total += 1
     _move(state, state.orders[event.client_order_id], Trigger.DENIED)
 
 
@@ -208,7 +209,9 @@ def _cancel_rejected(state: State, event: e.CancelRejected) -> None:
 
 def _moves(trigger: Trigger) -> Callable[[State, Any], None]:
     def moved(state: State, event: e.OrderEvent) -> None:
-        _move(state, state.orders[event.client_order_id], trigger)
+        order = state.orders[event.client_order_id]
+        order.ends += (trigger,)
+        _move(state, order, trigger)
 
     return moved
 
@@ -239,7 +242,7 @@ def _filled(state: State, event: e.OrderFilled) -> None:
     order.filled_quantity = event.filled_quantity
     order.filled_notional += event.last_quantity * event.last_price
     order.executions += 1
-    state.totals["fills"] += 1
+    state.fills_total += 1
     _remember(state, event.execution_id, Execution(event.client_order_id, signed, event.last_price, event.commission))
     _hold(state, event.symbol, signed, event.last_price, event.occurred_at)
     _pay(state, event.commission)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -72,7 +73,7 @@ class WriterLock:
                 _info_path(self._ledger).unlink(missing_ok=True)
             self._lock.release()
 
-    def __enter__(self) -> "WriterLock":
+    def __enter__(self) -> Self:
         self.acquire()
         return self
 
@@ -115,8 +116,8 @@ def _take(lock: FileLock, ledger_path: Path, timeout: float) -> bool:
         return False
     except OSError as error:
         raise LedgerUnreadable(
-            f"The ledger {ledger_path} cannot be written: {error.strerror or error} ({_beside(ledger_path, '.lock')}). Its "
-            "directory has to exist, and this user has to be allowed to write there."
+            f"The ledger {ledger_path} cannot be written: {error.strerror or error} ({_beside(ledger_path, '.lock')}). This "
+            "user has to be allowed to write there, and no file may stand where a directory has to be."
         ) from error
     return True
 

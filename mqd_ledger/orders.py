@@ -135,6 +135,7 @@ class Order:
     broker_order_id: str | None = None
     submitted_at: datetime | None = None
     cancel_requested: bool = False
+    ends: tuple[Trigger, ...] = ()  # rejected, canceled, expired: those that the broker has reported
     filled_quantity: Quantity = ZERO
     filled_notional: Money = ZERO
     executions: int = 0

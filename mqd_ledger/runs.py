@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import dropwhile, islice
 
 from commands.cash import ReportCash
 from commands.control import CreateLedger, EndRun, StartRun
@@ -166,15 +166,17 @@ def _resume(
 
 def _unseen(items: Iterable[Item], seen: Mapping[tuple[str, str], datetime]) -> Iterator[Item]:
     """What a ledger has not had yet: a new run over a longer file takes up where the last one ended."""
-    reached = not seen
-    for item in items:
-        if isinstance(item, Bar):
-            last = seen.get((item.symbol, item.interval))
-            if last is not None and item.start_at <= last:
-                continue
-            reached = True
-        if reached:
-            yield item
+    if not seen:
+        return iter(items)
+    return dropwhile(lambda item: not _is_new(item, seen), (item for item in items if _is_new(item, seen, otherwise=True)))
+
+
+def _is_new(item: Item, seen: Mapping[tuple[str, str], datetime], *, otherwise: bool = False) -> bool:
+    """Whether a bar is later than what was seen of its symbol; `otherwise` for what is no bar."""
+    if not isinstance(item, Bar):
+        return otherwise
+    last = seen.get((item.symbol, item.interval))
+    return last is None or item.start_at > last
 
 
 def _feed(
@@ -184,7 +186,8 @@ def _feed(
     at = max((mark.at for mark in engine.state.marks.values()), default=EPOCH)
     handle, stopped = engine.handle, controls.stop.is_set
     commit_every, progress, pace = plan.commit_every, controls.progress, controls.pace
-    bars = 0
+    look_every = min(commit_every, 64)  # turns between two looks at what is not a bar
+    bars = turns = 0
     for item in items:
         if isinstance(item, Bar):
             end_at = item.start_at + INTERVALS[item.interval]
@@ -199,11 +202,15 @@ def _feed(
                     max(at, from_microseconds(log.head.recorded_at)), item.symbol, item.line, item.raw, item.reason
                 )
             )
+        turns += 1
+        if turns < look_every:
+            continue
+        turns = 0
         if log.pending >= commit_every:
             log.commit()
-            if controls.requests is not None:
-                _operator(engine, log, controls.requests, at)
-        if progress is not None and not bars & 1023:
+        if controls.requests is not None:
+            _operator(engine, log, controls.requests, at)
+        if progress is not None and not bars & 63:
             progress(bars)
         if stopped():
             break

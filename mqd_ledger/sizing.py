@@ -29,6 +29,8 @@ def _notional(symbol: Symbol, price: Price, notional: Money | None, state: State
     room = [wished, state.equity - others]
     if policy.limits.position_notional_max is not None:
         room.append(policy.limits.position_notional_max)
+    if policy.limits.position_percent_max is not None:
+        room.append(state.equity * policy.limits.position_percent_max / HUNDRED)
     if policy.limits.exposure_max is not None:
         room.append(policy.limits.exposure_max - others)
     fractional = policy.sizing.fractional and symbol not in policy.limits.whole_share_symbols

@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+
+import msgspec
 
 from mqd_ledger import events as e
 from mqd_ledger.lots import Lot
@@ -31,7 +32,7 @@ ORDERS_KEPT = 10_000
 EXECUTIONS_KEPT = 20_000
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """The last known price of a symbol and when it was known."""
 
     price: Price
@@ -99,7 +100,10 @@ class State:
     consecutive_losses: int = 0
     day: Period = field(default_factory=Period)
     week: Period = field(default_factory=Period)
-    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("bars", "orders", "fills", "denied"), 0))
+    bars_total: int = 0
+    orders_total: int = 0
+    fills_total: int = 0
+    denied_total: int = 0
 
     @property
     def unrealized_pnl(self) -> Money:

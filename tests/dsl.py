@@ -20,7 +20,7 @@ from mqd_ledger.errors import CommandRefused
 from mqd_ledger.evolve import evolve
 from mqd_ledger.policy import Limits, Policy
 from mqd_ledger.state import State
-from mqd_ledger.values import Bar, LotMethod, OrderType, Side, TimeInForce, microseconds
+from mqd_ledger.values import Bar, LotMethod, OrderType, Side, TimeInForce
 
 D = Decimal
 MINUTE = timedelta(minutes=1)
@@ -64,8 +64,8 @@ def bar(text: str, interval: str = "1m") -> Bar:
     """`"SPY 14:30 100 101 99 100.5 v1000"`: symbol, start, open, high, low, close, volume; or one price for all four."""
     symbol, start, *rest = text.split()
     volume = int(rest.pop()[1:]) if rest[-1].startswith("v") else 1000
-    prices = [D(price) for price in rest] * (4 if len(rest) == 1 else 1)
-    return Bar(symbol, interval, at(start), *prices, volume, "synthetic")
+    opened, high, low, close = [D(price) for price in rest] * (4 if len(rest) == 1 else 1)
+    return Bar(symbol, interval, at(start), opened, high, low, close, volume, "synthetic")
 
 
 def closed(text: str, interval: str = "1m") -> e.BarClosed:
@@ -87,7 +87,9 @@ def submit(text: str, when: datetime = OPENING, **more: object) -> SubmitOrder:
     side, size, symbol, *rest = text.split()
     force = TimeInForce(rest.pop()) if rest and rest[-1] in TimeInForce.__members__ else TimeInForce.DAY
     order_type = OrderType(rest[0]) if rest else OrderType.MARKET
-    names = {OrderType.LIMIT: ["limit_price"], OrderType.STOP: ["stop_price"]}.get(order_type, ["stop_price", "limit_price"])
+    names = {OrderType.LIMIT: ["limit_price"], OrderType.STOP: ["stop_price"]}.get(
+        order_type, ["stop_price", "limit_price"]
+    )
     if order_type is OrderType.TRAILING_STOP:
         names = ["trail_price"]
     dollars = size.startswith("$")
@@ -135,7 +137,9 @@ class Decided:
         shown = "\n".join(map(repr, events))
         assert len(events) == len(expected), f"{len(expected)} events were expected, these came:\n{shown}"
         for event, wanted in zip(events, expected, strict=True):
-            assert event == wanted if isinstance(wanted, e.Event) else type(event) is wanted, f"{wanted} expected in:\n{shown}"
+            assert event == wanted if isinstance(wanted, e.Event) else type(event) is wanted, (
+                f"{wanted} expected in:\n{shown}"
+            )
         for event in events:
             evolve(self.state, event)
         return self.state
@@ -181,7 +185,7 @@ class Tape:
 
     def record(self, events: Sequence[e.Event], recorded_at: datetime, causation: int = 0, correlation: int = 0) -> int:
         first = len(self.recorded) + 1
-        heard = max(microseconds(recorded_at), self.recorded[-1].recorded_at if self.recorded else 0)
+        heard = max(recorded_at, self.recorded[-1].recorded_at) if self.recorded else recorded_at
         for position, event in enumerate(events, first):
             cause = causation if position == first else first
             self.recorded.append(Recorded(position, heard, correlation or first, cause, event))
@@ -193,15 +197,25 @@ class Tape:
 
 
 class Desk:
-    """An engine on a tape: commands in, events out, time moved by hand."""
+    """An engine on a tape: commands in, events out, time moved by hand. What is `marked` was last at 100."""
 
-    def __init__(self, run_policy: Policy = OPEN, deposit: str = "100000", when: datetime = OPENING) -> None:
+    def __init__(
+        self,
+        run_policy: Policy = OPEN,
+        deposit: str = "100000",
+        when: datetime = OPENING,
+        marked: Sequence[str] = ("SPY", "QQQ"),
+    ) -> None:
         self.state, self.tape, self.at = State(), Tape(), when
         self.engine = Engine(self.state, self.tape)
         self.do(
             CreateLedger(when, "L"),
             ReportCash(when, "opening", "DEPOSIT", D(deposit), "to begin with"),
             StartRun(when, "backtest", "0", SOURCE, (), run_policy),
+            *(
+                ReportBar(when, Bar(symbol, "1m", when - MINUTE, D(100), D(100), D(100), D(100), 1000, "synthetic"))
+                for symbol in marked
+            ),
         )
 
     def react(self, *reactors: Reactor) -> Self:

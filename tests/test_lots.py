@@ -26,7 +26,7 @@ def play(method: LotMethod, trades: str) -> Desk:
 
 @pytest.mark.parametrize(
     ("method", "trades", "realized", "left"),
-    [
+    (
         (FIFO, "+10@100 +10@120 +10@110 -15@130", "350", "b 5 120, c 10 110"),
         (LIFO, "+10@100 +10@120 +10@110 -15@130", "250", "a 10 100, b 5 120"),
         (HIFO, "+10@100 +10@120 +10@110 -15@130", "200", "a 10 100, c 5 110"),
@@ -47,7 +47,7 @@ def play(method: LotMethod, trades: str) -> Desk:
         (FIFO, "+0.000000001@600 +0.333333333@600 -0.333333334@601.01", "0.33666666734", ""),
         (LIFO, "+0.1@3 +0.2@3 -0.299999999@3.3", "0.0899999997", "a 0.000000001 3"),
         (AVERAGE, "+1@1 +2@1.01 -3@1.01", "0.01", ""),
-    ],
+    ),
 )
 def test_each_method_closes_the_lots_it_promises(method: LotMethod, trades: str, realized: str, left: str) -> None:
     desk = play(method, trades)
@@ -84,7 +84,7 @@ def test_a_closing_records_its_cost_its_price_and_when_the_lot_was_opened() -> N
 @pytest.mark.parametrize("method", list(LotMethod))
 @pytest.mark.parametrize(
     ("trades", "busted", "position"),
-    [
+    (
         ("+10@100", "a", "0"),
         ("+10@100 -10@110", "b", "10"),
         ("+10@100 -10@110", "a", "-10"),  # what was sold was never bought
@@ -99,7 +99,7 @@ def test_a_closing_records_its_cost_its_price_and_when_the_lot_was_opened() -> N
         ("+10@100 -15@90 +3@85", "a", "-12"),
         ("+10@100 +5@101 -15@99 +7@98", "c", "22"),
         ("-10@100 +15@90 +5@80", "b", "-5"),
-    ],
+    ),
 )
 def test_a_bust_leaves_position_and_cash_of_the_executions_that_remain(
     method: LotMethod, trades: str, busted: str, position: str

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from mqd_ledger import chain
 from mqd_ledger.audit.redecide import redecide
-from mqd_ledger.errors import BrokenPromise, LedgerError
+from mqd_ledger.audit.rerun import rerun
+from mqd_ledger.errors import BadInput, BrokenPromise, LedgerError
 from mqd_ledger.log import LogReader
 from mqd_ledger.projector import Projector, project
+from mqd_ledger.runs import MakeReactors
 from projections import TABLES
 
 
@@ -21,13 +23,15 @@ class Finding(NamedTuple):
     detail: str
 
 
-def verify(ledger: Path) -> list[Finding]:
-    """Every proof that can be tried, in order."""
+def verify(ledger: Path, rerun_with: MakeReactors | None = None) -> list[Finding]:
+    """Every proof that can be tried, in order; with reactors, also that strategies and broker would do the same again."""
     with LogReader.open(ledger) as log:
         findings = [_chain(log)]
         if findings[0].passed:
             findings.append(_decisions(log))
             findings.append(_projections(ledger, log))
+            if rerun_with is not None:
+                findings.append(_rerun(log, rerun_with))
     return findings
 
 
@@ -45,6 +49,14 @@ def _decisions(log: LogReader) -> Finding:
     except BrokenPromise as different:
         return Finding("decisions", passed=False, detail=str(different))
     return Finding("decisions", passed=True, detail=f"{count} recorded inputs give the recorded events again")
+
+
+def _rerun(log: LogReader, reactors: MakeReactors) -> Finding:
+    try:
+        count = rerun(log, reactors)
+    except (BrokenPromise, BadInput) as different:
+        return Finding("rerun", passed=False, detail=str(different))
+    return Finding("rerun", passed=True, detail=f"strategies and simulated broker did the same again in {count} runs")
 
 
 def _projections(ledger: Path, log: LogReader) -> Finding:

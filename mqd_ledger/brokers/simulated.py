@@ -122,7 +122,7 @@ class SimulatedBroker:
         reports: list[Command] = []
         available = self._available(bar)
         for order in orders.values():
-            if order.submitted_at is None or bar.start_at < order.submitted_at:
+            if order.submitted_at is None:
                 continue
             if order.time_in_force is TimeInForce.DAY and bar.start_at >= (
                 end := _day_ends(order.submitted_at, extended=order.extended_hours)

@@ -13,6 +13,7 @@ from mqd_ledger.cli.options import (
     json_option,
     ledger_option,
     ledger_path,
+    ledger_words,
     reading_bars,
     set_option,
     settings_of,
@@ -44,7 +45,7 @@ def init(ledger_id: str | None, ledger: Path | None) -> None:
         raise BadInput(f"{path} exists already. Choose another --ledger; `mqd-ledger status` shows what is in it.")
     app.init(path, ledger_id)
     click.echo(f"Made the ledger {path} with id {ledger_id}.")
-    click.echo(f"Next: mqd-ledger run --paper{'' if ledger is None else f' --ledger {path}'}")
+    click.echo(f"Next: mqd-ledger run --paper{ledger_words(path)}")
 
 
 @click.group("config")
@@ -158,7 +159,7 @@ def import_log(file: Path, ledger: Path) -> None:
 
     import_archive(file, ledger)
     click.echo(f"Made the ledger {ledger} from {file}.")
-    click.echo(f"Next: mqd-ledger verify --ledger {ledger}")
+    click.echo(f"Next: mqd-ledger verify{ledger_words(ledger)}")
 
 
 @click.command("export", epilog=examples("export --format parquet --out archive.parquet"))

@@ -54,9 +54,10 @@ def positions(ledger: Path | None, as_json: bool) -> None:
     with LogReader.open(path) as log:
         marks = app.fold(log).marks if rows else {}
     for row in rows:
-        mark = marks[row["symbol"]]
-        value = row["quantity"] * mark.price
-        row |= {"mark_price": mark.price, "market_value": value, "unrealized_pnl": value - row["cost_basis"]}
+        price = marks[row["symbol"]].price if row["symbol"] in marks else None  # held, but no bar of it was seen
+        value = None if price is None else row["quantity"] * price
+        gain = None if value is None else value - row["cost_basis"]
+        row |= {"mark_price": price, "market_value": value, "unrealized_pnl": gain}
     if as_json:
         output.print_json(rows)
         return
@@ -217,9 +218,7 @@ def replay(until: str, by: str, ledger: Path | None, as_json: bool) -> None:
         ((state, f"{count:,}") for state, count in sorted(states.items())), f"{len(tables['orders']):,} orders"
     )
     click.echo()
-    output.say(
-        f"--json has every order, {len(tables['lots'])} lots and the P&L of {len(tables['pnl_daily'])} rows."
-    )
+    output.say(f"--json has every order, {len(tables['lots'])} lots and the P&L of {len(tables['pnl_daily'])} rows.")
 
 
 @click.command("why", epilog=examples("why 5f3a9c01-1-000004", "why 000004 --json"))
@@ -269,7 +268,7 @@ def verify(rerun: bool, ledger: Path | None, as_json: bool) -> int:
     rebuild. Exit code 1 if a proof fails.
     """
     path = existing_ledger(ledger)
-    from mqd_ledger.audit.verify import verify as prove
+    from mqd_ledger.app import verify as prove
     from mqd_ledger.cli import output
 
     findings = prove(path, rerun=rerun)

@@ -137,9 +137,9 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A file or a pipe gets UTF-8 everywhere, also on Windows; a terminal keeps its own encoding.
+            # Files and pipes are UTF-8 everywhere, also on Windows; a terminal keeps its own encoding.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     instruction = os.environ.get(COMPLETION)
     if instruction:

@@ -55,7 +55,17 @@ def settings_of(profile: str, config: Path | None = None, overrides: Sequence[st
 
 def ledger_path(ledger: Path | None) -> Path:
     """The ledger that is meant, whether or not it exists."""
-    return ledger if ledger is not None else settings_of("paper").ledger
+    path = ledger if ledger is not None else settings_of("paper").ledger
+    if path.is_dir():
+        raise LedgerUnreadable(f"{path} is a directory. A ledger is one file; name it with --ledger.")
+    return path
+
+
+def ledger_words(path: Path) -> str:
+    """What a next command has to say so that it means this ledger; nothing for the usual one."""
+    if path == settings_of("paper").ledger:
+        return ""
+    return f' --ledger "{path}"' if " " in str(path) else f" --ledger {path}"
 
 
 def existing_ledger(ledger: Path | None) -> Path:

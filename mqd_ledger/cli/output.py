@@ -38,6 +38,8 @@ def text(value: Any) -> str:
         return plain(value)
     if isinstance(value, datetime):
         return moment(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {text(one)}" for name, one in value.items()) or NOTHING
     if isinstance(value, list | tuple):
@@ -102,12 +104,26 @@ def width() -> int:
 
 def say(sentence: str = "", *, indent: str = "", following: str | None = None) -> None:
     """One paragraph, broken between words on a terminal; `following` indents its second line and those after it."""
+    click.echo(_wrapped(sentence, indent, indent if following is None else following))
+
+
+def shout(sentence: str) -> None:
+    """What nobody may overlook."""
+    click.echo(click.style(_wrapped(sentence), bold=True, fg="yellow") if is_terminal() else sentence)
+
+
+def _wrapped(sentence: str, indent: str = "", following: str = "") -> str:
     if not is_terminal():
-        click.echo(indent + sentence)
-        return
-    later = indent if following is None else following
-    lines = textwrap.wrap(sentence, min(width(), LINE_MAX), initial_indent=indent, subsequent_indent=later)
-    click.echo("\n".join(lines))
+        return indent + sentence
+    lines = textwrap.wrap(
+        sentence,
+        min(width(), LINE_MAX),
+        initial_indent=indent,
+        subsequent_indent=following,
+        break_long_words=False,  # a hash or a path is copied whole
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) or indent
 
 
 def heading(title: str) -> None:

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from mqd_ledger.cli.options import FILE, examples, existing_ledger, ledger_option
 from mqd_ledger.errors import BadInput
+
+if TYPE_CHECKING:  # duckdb is slow to import and --help does not need it
+    from mqd_ledger.warehouse.outputs import Format
 
 
 @click.command(
@@ -59,7 +62,7 @@ def sql(query: str | None, form: str, out: Path | None, seconds: float, views: b
     if form == "table":
         _print_table(result.columns, result.rows)
     else:
-        write_result(result, out or sys.stdout, form)
+        write_result(result, out or sys.stdout, cast("Format", form))
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

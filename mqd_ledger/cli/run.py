@@ -1,8 +1,8 @@
 """The verbs that trade: `run --paper` on a ledger that lives on, `backtest` on one of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -12,6 +12,7 @@ from mqd_ledger.cli.options import (
     examples,
     json_option,
     ledger_option,
+    ledger_path,
     pace,
     pair,
     reading_bars,
@@ -24,11 +25,22 @@ if TYPE_CHECKING:  # what it takes to trade is imported when it is done
     from datetime import datetime
 
     from mqd_ledger.app import Feed
-    from mqd_ledger.runs import Outcome
     from mqd_ledger.settings import Settings
     from mqd_ledger.state import State
 
 SAMPLE = Path("sample")
+
+
+class Reading(NamedTuple):
+    """What the options say about a file of bars."""
+
+    symbol: str | None
+    zone: str | None
+    strict: bool
+    start: "datetime | None" = None
+    end: "datetime | None" = None
+
+
 bars_option = click.option("--bars", type=FILE, metavar="FILE", help="CSV or Parquet; `sample` plays synthetic bars.")
 strategy_option = click.option(
     "--strategy", metavar="NAME", help="A built-in strategy, or your own as path/to/file.py:Class."
@@ -84,22 +96,25 @@ def run(  # noqa: PLR0913  one argument for each option
 
     given = [*overrides, *([f"speed={speed}"] if speed is not None else [])]
     settings = _with_strategy(settings_of("paper", config, given), strategy, params)
-    path = settings.ledger if ledger is None else ledger
+    path = ledger_path(settings.ledger if ledger is None else ledger)
     controls = Controls(pace=pace(settings.speed))
-    file = None if bars in {None, SAMPLE} else _file_feed(settings, "paper", bars, symbol, zone, strict)
-
+    file = _file_feed(settings, "paper", bars, Reading(symbol, zone, strict))
     specs = trading.specs_of(settings)
 
     def make_feed(state: "State") -> "Feed":
         feed = app.feed_of_sample(settings, state) if file is None else file
         if not as_json:
             trading.announce("paper", settings, specs, feed, str(path))
+        begin_progress()
         return feed
 
-    with trading.stopping(controls.stop), trading.progress(controls):
+    with trading.stopping(controls.stop), trading.progress(controls) as begin_progress:
         outcome, feed = app.run_paper(settings, path, make_feed, controls)
-    show = trading.print_run_json if as_json else trading.print_run
-    show(outcome, feed, path, is_default=path == settings_of("paper").ledger, stopped=_was_stopped(controls, outcome))
+    stopped = controls.stop.is_set() and not outcome.finished
+    if as_json:
+        trading.print_run_json(outcome, feed, path, stopped=stopped)
+    else:
+        trading.print_run(outcome, feed, path, stopped=stopped)
 
 
 @click.command(
@@ -152,42 +167,31 @@ def backtest(  # noqa: PLR0913  one argument for each option
 
     given = [*overrides, *([f"cash={cash}"] if cash is not None else [])]
     settings = _with_strategy(settings_of("backtest", config, given), strategy, params)
-    start, end = _moment("--from", from_text), _moment("--to", to_text)
-    if bars == SAMPLE:
-        if start is not None or end is not None:
-            raise BadInput("--from and --to pick from a file; how long the sample is says --set sample.sessions=10.")
-        feed = app.feed_of_sample(settings, State())
-    else:
-        feed = _file_feed(settings, "backtest", bars, symbol, zone, strict, start, end)
+    reading = Reading(symbol, zone, strict, _moment("--from", from_text), _moment("--to", to_text))
+    feed = _file_feed(settings, "backtest", bars, reading) or app.feed_of_sample(settings, State())
     specs = trading.specs_of(settings)
     if not as_json:
         trading.announce("backtest", settings, specs, feed, str(out) if out else "none; --out LEDGER keeps it")
     controls = Controls()
-    with trading.stopping(controls.stop), trading.progress(controls):
+    with trading.stopping(controls.stop), trading.progress(controls) as begin_progress:
+        begin_progress()
         report, outcome = app.backtest(settings, feed, out, controls)
     show = trading.print_backtest_json if as_json else trading.print_backtest
-    show(report, outcome, feed, out, stopped=_was_stopped(controls, outcome))
+    show(report, outcome, feed, out, stopped=controls.stop.is_set() and not outcome.finished)
 
 
-def _was_stopped(controls: Any, outcome: "Outcome") -> bool:
-    return controls.stop.is_set() and not outcome.finished
-
-
-def _file_feed(
-    settings: "Settings",
-    mode: str,
-    bars: Path | None,
-    symbol: str | None,
-    zone: str | None,
-    strict: bool,
-    start: "datetime | None" = None,
-    end: "datetime | None" = None,
-) -> "Feed":
-    """The feed of a file, found usable before any ledger is made for it."""
+def _file_feed(settings: "Settings", mode: str, bars: Path | None, reading: Reading) -> "Feed | None":
+    """The feed of a file, found usable before any ledger is made for it; None for the synthetic sample."""
+    if bars is None or bars == SAMPLE:
+        if any(reading):
+            raise BadInput(
+                "--symbol, --zone, --strict, --from and --to are about a file of bars; the synthetic sample has settings of its "
+                "own, such as --set sample.sessions=10."
+            )
+        return None
     from mqd_ledger import app
 
-    assert bars is not None
-    feed = app.feed_of_file(bars, symbol=symbol, zone=zone, strict=strict, start=start, end=end)
+    feed = app.feed_of_file(bars, **reading._asdict())
     app.plan_of(mode, settings, feed)
     return feed
 
@@ -218,9 +222,8 @@ def _moment(option: str, text: str | None) -> "datetime | None":
 
     from mqd_ledger.cli.options import instant
 
-    parse: Callable[[str], date] = date.fromisoformat
     try:
-        day = parse(text.strip())
+        day = date.fromisoformat(text.strip())
     except ValueError:
         return instant(option, text)
     return datetime.combine(day, time(), UTC) + timedelta(days=1 if option == "--to" else 0)

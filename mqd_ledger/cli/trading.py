@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,13 +13,14 @@ import click
 
 from mqd_ledger.app import Feed, Report
 from mqd_ledger.cli import output
+from mqd_ledger.cli.options import ledger_words
 from mqd_ledger.events import StrategySpec
 from mqd_ledger.runs import Controls, Outcome, strategies_loader
 from mqd_ledger.settings import Settings
 from mqd_ledger.values import plain
 
 SYNTHETIC = "SYNTHETIC BARS: made up by this program, not the market. What they earn means nothing."
-QUESTION = "select symbol, sum(realized_pnl) as realized, sum(wins) as wins from pnl_daily group by symbol"
+QUESTION = "select symbol, sum(realized_pnl) from pnl_daily group by all"
 # SIGBREAK is Windows' own: Ctrl-Break, and how one process asks another to end.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
@@ -42,9 +43,10 @@ def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], fee
         pairs.append(("strategy", f"{spec.name} ({parameters})" if parameters else spec.name))
     pairs.append(("limits", _limits(settings)))
     if feed.source.kind == "synthetic":
-        _shout(SYNTHETIC)
+        output.shout(SYNTHETIC)
     output.facts(pairs)
     click.echo()
+    sys.stdout.flush()  # into a file or a pipe it would otherwise come after the run
 
 
 def _limits(settings: Settings) -> str:
@@ -52,10 +54,6 @@ def _limits(settings: Settings) -> str:
     limits = settings.policy.limits
     in_force = {name: getattr(limits, name) for name in limits.__struct_fields__}
     return ", ".join(f"{name} {output.text(value)}" for name, value in in_force.items() if value not in {None, ()})
-
-
-def _shout(sentence: str) -> None:
-    click.echo(click.style(sentence, bold=True, fg="yellow") if output.is_terminal() else sentence)
 
 
 # --- meanwhile --------------------------------------------------------------------------------------------------------
@@ -80,30 +78,33 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def progress(controls: Controls) -> Iterator[None]:
-    """A line that counts bars, where somebody is looking."""
+def progress(controls: Controls) -> Iterator[Callable[[], None]]:
+    """A line that counts bars, where somebody is looking; what is yielded begins it, once all else has been said."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} bars"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("bars", total=None)
-        controls.progress = lambda bars: bar.update(task, completed=bars)
-        yield
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("bars", total=None)
+    controls.progress = lambda bars: bar.update(task, completed=bars)
+    try:
+        yield bar.start
+    finally:
+        bar.stop()
 
 
 # --- after ------------------------------------------------------------------------------------------------------------
 
 
-def print_run(outcome: Outcome, feed: Feed, path: Path, *, is_default: bool, stopped: bool) -> None:
+def print_run(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool) -> None:
     state = outcome.state
     _news(outcome, feed)
     pairs = [
         ("bars played now", f"{outcome.bars:,}"),
-        ("orders", f"{state.totals['orders']:,}, denied {state.totals['denied']:,}, fills {state.totals['fills']:,}"),
+        ("orders", f"{state.orders_total:,}, denied {state.denied_total:,}, fills {state.fills_total:,}"),
         ("realized P&L", output.money(state.realized_pnl)),
         ("unrealized P&L", output.money(state.unrealized_pnl)),
         ("cash", output.money(state.cash)),
@@ -112,29 +113,28 @@ def print_run(outcome: Outcome, feed: Feed, path: Path, *, is_default: bool, sto
         ("events", f"{outcome.head_position:,}"),
         ("log hash", outcome.log_hash),
     ]
-    output.facts(pairs, "The account now" if state.totals["bars"] > outcome.bars else "")
+    output.facts(pairs, "The account now" if state.bars_total > outcome.bars else "")
     click.echo()
     if stopped:
         output.say("Stopped as asked. Nothing is lost: the same command goes on from here.")
     output.heading("Next:")
-    where = "" if is_default else f" --ledger {path}"
+    where = ledger_words(path)
     order = next(reversed(state.orders), None)
     if order is not None:
         click.echo(f"  mqd-ledger why {order}{where}")
     click.echo(f'  mqd-ledger sql "{QUESTION}"{where}')
 
 
-def print_run_json(outcome: Outcome, feed: Feed, path: Path, *, is_default: bool, stopped: bool) -> None:
-    _ = is_default  # a program knows which ledger it asked for
+def print_run_json(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool) -> None:
     state = outcome.state
     output.print_json(
         {
             "mode": "paper",
             "ledger": path,
             **_common_json(outcome, feed, stopped=stopped),
-            "orders": state.totals["orders"],
-            "fills": state.totals["fills"],
-            "denied": state.totals["denied"],
+            "orders": state.orders_total,
+            "fills": state.fills_total,
+            "denied": state.denied_total,
             "realized_pnl": state.realized_pnl,
             "unrealized_pnl": state.unrealized_pnl,
             "commissions": state.commissions,
@@ -165,7 +165,7 @@ def print_backtest(report: Report, outcome: Outcome, feed: Feed, out: Path | Non
     if out is not None:
         click.echo()
         output.heading("Next:")
-        click.echo(f"  mqd-ledger orders --ledger {out}")
+        click.echo(f"  mqd-ledger orders{ledger_words(out)}")
 
 
 def print_backtest_json(report: Report, outcome: Outcome, feed: Feed, out: Path | None, *, stopped: bool) -> None:
@@ -180,7 +180,7 @@ def _news(outcome: Outcome, feed: Feed) -> None:
     if outcome.resumed_at:
         output.say(f"Went on after event {outcome.resumed_at:,}, where the record ended.")
     if feed.source.kind == "synthetic":
-        _shout(SYNTHETIC)
+        output.shout(SYNTHETIC)
 
 
 def _common_json(outcome: Outcome, feed: Feed, *, stopped: bool) -> dict[str, Any]:

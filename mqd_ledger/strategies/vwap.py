@@ -71,7 +71,7 @@ class VwapMeanReversion(Strategy):
         if (
             len(bars) == self._lookback
             and window.volume
-            and bar.close * THREE * window.volume <= window.price_volume * self._entry
+            and bar.close * (3 * window.volume) <= window.price_volume * self._entry
         ):
             return self._enter(bar, window)
         return None

@@ -1,6 +1,5 @@
 """DuckDB as it is used here: no extension is ever fetched, nothing is written to the working directory, times are UTC."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,17 +47,9 @@ def text(value: str | Path) -> str:
     return "'" + plain.replace("'", "''") + "'"
 
 
-def patterns(paths: Iterable[Path]) -> str:
-    """Files to read as SQL lists them: a name with * or [ in it stands for itself, not for others."""
-    return _list(re.sub(r"([*?\[])", r"[\1]", path.as_posix()) for path in paths)
-
-
 def files(paths: Iterable[Path]) -> str:
-    return _list(path.as_posix() for path in paths)
-
-
-def _list(texts: Iterable[str]) -> str:
-    return f"[{', '.join(map(text, texts))}]"
+    """Files as SQL lists them. A file whose name looks like a pattern stands for itself as long as it is there."""
+    return f"[{', '.join(map(text, paths))}]"
 
 
 def name(value: str) -> str:

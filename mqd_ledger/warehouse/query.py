@@ -5,9 +5,10 @@ projections that a query names are caught up and loaded beside it. Nothing stays
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event, Timer
 from types import MappingProxyType
@@ -18,14 +19,14 @@ import duckdb
 from mqd_ledger.errors import BadInput
 from mqd_ledger.warehouse import duck, views
 from mqd_ledger.warehouse.sandbox import Query, first_sentence, read_only
-from mqd_ledger.warehouse.segments import Progress, Segment, sealed
+from mqd_ledger.warehouse.segments import Progress, sealed
 from mqd_ledger.warehouse.tail import LedgerFile
 
 ROWS_MAX = 1_000_000
 ATTEMPTS = 3
 _BATCH = 10_000
 
-# How a projection's column is stored, and what it becomes; see `projection_columns`.
+# How a projection's column is stored, and what it becomes; see `projections.shape.Kind`.
 _KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "text": ("varchar", "{}"),
@@ -75,9 +76,10 @@ def views_help() -> dict[str, tuple[str, ...]]:
 def _load(connection: duckdb.DuckDBPyConnection, ledger: Path, query: Query, progress: Progress | None) -> None:
     with LedgerFile(ledger) as log:
         segments = sealed(ledger, log, progress)
-        duck.append(connection, "tail", log.chunks(segments[-1].last if segments else 0))
+        connection.execute("create schema raw")  # what people see are the views
+        duck.append(connection, "raw.tail", log.chunks(segments[-1].last if segments else 0))
     paths = [segment.path for segment in segments]
-    connection.execute(f"create view events as {_union(segments)}")
+    connection.execute(f"create view events as {_union(paths)}")
     for statement in views.statements():
         connection.execute(statement)
     if query.tables - set(views.names()):
@@ -85,11 +87,11 @@ def _load(connection: duckdb.DuckDBPyConnection, ledger: Path, query: Query, pro
     connection.execute(f"set allowed_paths = {duck.files(paths)}")
 
 
-def _union(segments: Sequence[Segment]) -> str:
-    tail = f"select {duck.TYPED} from tail"
-    if not segments:
+def _union(paths: Sequence[Path]) -> str:
+    tail = f"select {duck.TYPED} from raw.tail"
+    if not paths:
         return tail
-    return f"select * from read_parquet({duck.patterns(segment.path for segment in segments)}) union all {tail}"
+    return f"select * from read_parquet({duck.files(paths)}) union all {tail}"
 
 
 def _projection_tables() -> Mapping[str, Any]:
@@ -108,26 +110,27 @@ def _load_projections(connection: duckdb.DuckDBPyConnection, ledger: Path, menti
     only = [name for name, each in PROJECTIONS.items() if any(table.name in wanted for table in each.TABLES)]
     projector = Projector(ledger, only=only)
     projector.catch_up()
-    tables = projector.connect()
-    try:
-        kinds = tables.execute('select "table", "column", kind from projection_columns').fetchall()
+    with closing(projector), closing(projector.connect()) as tables:
         for name in wanted:
-            columns = {column: kind for table, column, kind in kinds if table == name}
-            ordered = [column for column in _projection_tables()[name].columns if column in columns]
-            stored = ", ".join(f"{duck.name(column)} {_KINDS[columns[column]][0]}" for column in ordered)
-            typed = ", ".join(
-                f"{_KINDS[columns[column]][1].format(duck.name(column))} as {duck.name(column)}" for column in ordered
-            )
-            connection.execute(f"create table {duck.name('stored ' + name)} ({stored})")
-            appender = connection.appender("stored " + name)
-            reading = tables.execute(f"select {', '.join(map(duck.name, ordered))} from {duck.name(name)}")
-            while rows := reading.fetchmany(_BATCH):
-                appender.append_rows(rows)
-            appender.flush()
-            connection.execute(f"create view {duck.name(name)} as select {typed} from {duck.name('stored ' + name)}")
-    finally:
-        tables.close()
-        projector.close()
+            columns = _projection_tables()[name].columns
+            reading = tables.execute(f"select {', '.join(map(duck.name, columns))} from {name}")
+            _load_table(connection, name, columns, iter(partial(reading.fetchmany, _BATCH), []))
+
+
+def _load_table(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], batches: Iterable[list[Any]]
+) -> None:
+    """`columns`: name -> kind. Stored as SQLite has it, seen as what it means."""
+    stored = ", ".join(f"{duck.name(column)} {_KINDS[kind][0]}" for column, kind in columns.items())
+    typed = ", ".join(
+        f"{_KINDS[kind][1].format(duck.name(column))} as {duck.name(column)}" for column, kind in columns.items()
+    )
+    connection.execute(f"create table raw.{name} ({stored})")
+    appender = connection.appender(f"raw.{name}")
+    for rows in batches:
+        appender.append_rows(rows)
+    appender.flush()
+    connection.execute(f"create view {name} as select {typed} from raw.{name}")
 
 
 def _lock(connection: duckdb.DuckDBPyConnection) -> None:

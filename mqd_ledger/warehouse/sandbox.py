@@ -37,7 +37,9 @@ TABLE_FUNCTIONS = frozenset(
     }
 )
 _EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
-_ALLOWED = "A query is one SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW or SUMMARIZE, or EXPLAIN in front of one of these."
+_ALLOWED = (
+    "A query is one SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW or SUMMARIZE, or EXPLAIN in front of one of these."
+)
 
 
 class Query(NamedTuple):

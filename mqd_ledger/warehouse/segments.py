@@ -111,9 +111,7 @@ def _seal(path: Path, after: int, last: int, log: LedgerFile) -> bool:
                     "(format parquet, compression zstd)"
                 )
             digest = _sha256(temporary)
-        _write_manifest(
-            path, _Manifest(FORMAT, after + 1, last, count, digest, log.hash_at(last), _stamp(path))
-        )
+        _write_manifest(path, _Manifest(FORMAT, after + 1, last, count, digest, log.hash_at(last), _stamp(path)))
     except (OSError, duckdb.IOException):
         return False
     return count == last - after

@@ -19,9 +19,10 @@ WAIT_SECONDS = 60
 # position, stream, version, type, occurred_at, recorded_at, correlation, causation, payload, hash; times in microseconds.
 EventRow = tuple[int, str, int, str, int, int, int, int, str, bytes]
 
+# Bytes that are no text were written by another application on the same recorders; JSON shows them in hex.
 _ROWS = f"""
     select position, streams.name, version, types.name, occurred_at, recorded_at, correlation, causation,
-        cast(payload as text), hash
+        case typeof(payload) when 'text' then payload else json_quote(hex(payload)) end, hash
     from events cross join streams on streams.id = events.stream cross join types on types.id = events.type
     where position > ? and position <= ? order by position limit {CHUNK}"""
 _NO_END = 2**63 - 1
@@ -33,7 +34,9 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.is_file():
-            raise LedgerUnreadable(f"There is no ledger {path}. Give the path of one, or make one with `mqd-ledger init`.")
+            raise LedgerUnreadable(
+                f"There is no ledger {path}. Give the path of one, or make one with `mqd-ledger init`."
+            )
         with self._readable():
             self._connection = self._connect()
 

@@ -1,7 +1,8 @@
 """What can be asked in SQL: the views over events, as data.
 
 To add one: a row in `VIEWS` that says of which events it is made and how each column comes out of the stored JSON. Times in views
-are UTC. Money is DECIMAL(38,9), made from the decimal text of the event: it never passes through a float.
+are UTC. Money is DECIMAL(38,9), made from the decimal text of the event: it never passes through a float, and only what lies
+behind the ninth decimal is rounded (the text itself is in `payload`).
 
 What has to be folded rather than read (orders, positions, equity, …) comes from the tables of `projections`; a view of the same
 name as one of those takes its place.
@@ -63,6 +64,9 @@ def _time(path: str) -> Field:
 _EVENT = {"position": "position", "occurred_at": "occurred_at"}
 _ENTRY = {**_EVENT, "entry": "split_part(type, '.', 1)"}
 _CAUSES = {"correlation": "correlation", "causation": "causation"}
+_REASONS = """coalesce(array_to_string(from_json(payload->'$.reasons', '["varchar"]'), ' '), '')"""
+_FAILED_CHECKS = """array_to_string([c.name for c in from_json(payload->'$.checks',
+    '[{"name": "varchar", "passed": "boolean"}]') if not c.passed], ', ')"""
 _VERDICT = "case when type like 'OrderApproved.%' then 'APPROVED' else 'DENIED' end"
 
 VIEWS: Mapping[str, View] = MappingProxyType(
@@ -86,7 +90,13 @@ VIEWS: Mapping[str, View] = MappingProxyType(
         ),
         "bars_rejected": View(
             ("BarRejected.v1",),
-            {**_EVENT, "symbol": _text("symbol"), "line": _whole("line"), "reason": _text("reason"), "raw": _text("raw")},
+            {
+                **_EVENT,
+                "symbol": _text("symbol"),
+                "line": _whole("line"),
+                "reason": _text("reason"),
+                "raw": _text("raw"),
+            },
         ),
         "signals": View(
             ("SignalRaised.v1",),
@@ -131,9 +141,8 @@ VIEWS: Mapping[str, View] = MappingProxyType(
                 "client_order_id": _text("client_order_id"),
                 "decided_at": "occurred_at",
                 "verdict": _VERDICT,
-                "reasons": "coalesce(array_to_string(from_json(payload->'$.reasons', '[\"varchar\"]'), ' '), '')",
-                "failed_checks": "array_to_string([c.name for c in from_json(payload->'$.checks', "
-                "'[{\"name\": \"varchar\", \"passed\": \"boolean\"}]') if not c.passed], ', ')",
+                "reasons": _REASONS,
+                "failed_checks": _FAILED_CHECKS,
                 "checks_count": "json_array_length(payload, '$.checks')::bigint",
                 "checks": _text("checks"),
                 **_CAUSES,
@@ -219,7 +228,9 @@ def statements() -> list[str]:
 
 def _select(view: View) -> str:
     """All that a view needs is taken out of the JSON at once: half the time of one by one."""
-    paths = list(dict.fromkeys(path for each in view.columns.values() if isinstance(each, Field) for path in each.paths))
+    paths = list(
+        dict.fromkeys(path for each in view.columns.values() if isinstance(each, Field) for path in each.paths)
+    )
     columns = ", ".join(f"{_expression(each, paths)} as {duck.name(name)}" for name, each in view.columns.items())
     fields = ", ".join(duck.text(f"$.{path}") for path in paths)
     types = ", ".join(duck.text(name) for name in view.types)

@@ -1,0 +1,42 @@
+"""Run an old log's inputs through the engine again, with broker and strategies: everything recorded has to come out again.
+
+`redecide` trusts the recorded signals and fills and proves the handlers; this proves the strategies' and the simulated broker's
+code as well, so it needs the strategies to be there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from mqd_ledger.engine import Engine, Reactor, rehearse
+from mqd_ledger.errors import BrokenPromise
+from mqd_ledger.events import Event, RunStarted
+from mqd_ledger.evolve import evolve
+from mqd_ledger.log import LogReader
+from mqd_ledger.runs import strategies_loader
+from mqd_ledger.state import State
+from mqd_ledger.strategies.base import Strategy
+
+
+class _NothingMore:
+    """A journal for a log that is complete: whatever is decided beyond it was never recorded."""
+
+    def record(self, events: Sequence[Event], recorded_at: datetime, causation: int = 0, correlation: int = 0) -> int:
+        raise BrokenPromise(
+            f"The log ends at {recorded_at:%Y-%m-%dT%H:%M:%SZ}, but the engine goes on with "
+            f"{', '.join(type(event).__name__ for event in events)}: the last turn was never finished."
+        )
+
+
+def rerun(log: LogReader, reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]) -> int:
+    """Rehearse every run of a log; how many there were. The first event that comes out differently raises."""
+    started = list(log.replay(types=("RunStarted.v1",)))
+    starts = [recorded.position for recorded in started]
+    state = State()
+    for recorded in log.replay(upto=starts[0] - 1 if starts else None):
+        evolve(state, recorded.event)
+    for recorded, start, end in zip(started, starts, [*starts[1:], log.head.position + 1], strict=True):
+        assert isinstance(recorded.event, RunStarted)
+        _, strategies = strategies_loader((spec.name, spec.parameters) for spec in recorded.event.strategies)()
+        engine = Engine(state, _NothingMore(), reactors(state, strategies))
+        rehearse(engine, log.replay(after=start - 1, upto=end - 1))
+    return len(starts)
