@@ -13,7 +13,6 @@ from commands.base import Command, order_of
 from commands.books import book, unbook
 from mqd_ledger.errors import CommandRefused
 from mqd_ledger.events import (
-    Anomaly,
     CancelRejected,
     Event,
     ExecutionBusted,
@@ -28,7 +27,7 @@ from mqd_ledger.events import (
 )
 from mqd_ledger.orders import Order, Trigger, transition
 from mqd_ledger.state import Execution, State
-from mqd_ledger.values import ZERO, Money, OrderState, Price, Quantity, Side, Symbol
+from mqd_ledger.values import ZERO, Anomaly, Money, OrderState, Price, Quantity, Side, Symbol
 
 
 class BrokerReport(Command, frozen=True, gc=False):

@@ -19,7 +19,7 @@ from mqd_ledger.events import (
 )
 from mqd_ledger.orders import Order
 from mqd_ledger.risk import evaluate
-from mqd_ledger.sizing import target_quantity
+from mqd_ledger.sizing import Wish, target_quantity
 from mqd_ledger.state import State
 from mqd_ledger.values import ZERO, Direction, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce
 
@@ -128,9 +128,8 @@ def _wanted(command: RaiseSignal, state: State, holds: Quantity) -> tuple[Quanti
             return holds, None
         case Direction.LONG if command.notional is not None and not holds:
             return ZERO, command.notional
-    size = (
-        command.quantity if command.quantity is not None else target_quantity(command.symbol, command.notional, state)
-    )
+    wish = Wish(command.symbol, command.direction, command.notional)
+    size = command.quantity if command.quantity is not None else target_quantity(wish, state)
     return (size if command.direction is Direction.LONG else -size), None
 
 

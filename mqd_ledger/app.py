@@ -261,8 +261,8 @@ def status(ledger: Path) -> dict[str, Any]:
 def fold(log: EventLog | LogReader, *, upto: int | None = None) -> State:
     """The state that a log tells of."""
     state = State()
-    for recorded in log.replay(upto=upto):
-        evolve(state, recorded.event)
+    for event in log.events(upto=upto):
+        evolve(state, event)
     return state
 
 

@@ -1,4 +1,10 @@
-"""The hash chain: what makes an altered, missing, moved or inserted event show.
+"""The envelope of an event and the hash chain: what makes an altered, missing, moved or inserted event show.
+
+A row of the log is (position, stream, version, type, occurred_at, recorded_at, correlation, causation, payload, hash).
+`position` is the place in the log, from 1 without a gap; `version` counts within the stream, from 1. `causation` is the
+position of the event that this one answers and `correlation` that of the input which began it all; an input from outside
+is its own correlation and has causation 0. Times are microseconds since 1970 UTC: `occurred_at` when it happened in the
+world, `recorded_at` when we learned it, never less than that of the event before.
 
 hash(n) = sha256( hash(n-1) + header(n) + payload(n) ), hash(0) = 32 zero bytes, where header is the compact JSON array
 [position, stream, version, type, occurred_at, recorded_at, correlation, causation] and payload the stored JSON object. A header
@@ -27,7 +33,7 @@ class Head(NamedTuple):
 
 
 Envelope = tuple[int, str, int, str, int, int, int, int]
-Row = tuple[int, str, int, str, int, int, int, int, bytes, bytes]  # the fields of `RecordedEvent`
+Row = tuple[int, str, int, str, int, int, int, int, bytes, bytes]
 
 
 def digest(previous: bytes, envelope: Envelope, payload: bytes) -> bytes:
@@ -36,7 +42,7 @@ def digest(previous: bytes, envelope: Envelope, payload: bytes) -> bytes:
 
 
 def check(rows: Iterable[Row], start: Head = Head()) -> Head:
-    """Walk rows of the log (the fields of `RecordedEvent` in order) and return the last head; the first that does not fit raises."""
+    """Walk rows of the log and return the last head; the first that does not fit raises."""
     position, previous, recorded = start
     for row in rows:
         position += 1

@@ -93,10 +93,10 @@ class Rehearsal:
         for place, event in enumerate(events):
             expected = self._next
             if expected is None:
-                rest = events[place:]
                 if not place:
-                    return self._onward.record(rest, recorded_at, causation, correlation)
-                self._onward.record(rest, recorded_at, first, correlation or first)
+                    return self._onward.record(events, recorded_at, causation, correlation)
+                for missing in events[place:]:
+                    self._onward.record([missing], recorded_at, first, correlation or first)
                 return first
             if event != expected.event:
                 raise DecidedDifferently(expected, event)

@@ -9,7 +9,6 @@ To add an event: write the class with its `stream`, add one row to `TYPES`, one 
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ import msgspec
 
 from mqd_ledger.policy import Policy
 from mqd_ledger.values import (
+    Anomaly,
     Bar,
     Direction,
     Money,
@@ -248,25 +248,6 @@ class ExecutionCorrected(OrderEvent, frozen=True, gc=False):
     previous_price: Price
     last_quantity: Quantity
     last_price: Price
-
-
-class Anomaly(StrEnum):
-    """What the market does although the table says it should not. Each is told to the operator."""
-
-    FILL_BEFORE_ACKNOWLEDGEMENT = "FILL_BEFORE_ACKNOWLEDGEMENT"
-    FILL_AFTER_CANCEL = "FILL_AFTER_CANCEL"
-    FILL_AFTER_EXPIRY = "FILL_AFTER_EXPIRY"
-    FILL_AFTER_REJECT = "FILL_AFTER_REJECT"
-    OVERFILL = "OVERFILL"
-    CANCEL_AFTER_FILL = "CANCEL_AFTER_FILL"
-    EXPIRY_AFTER_FILL = "EXPIRY_AFTER_FILL"
-    REJECT_AFTER_FILL = "REJECT_AFTER_FILL"
-    REJECT_AFTER_CANCEL = "REJECT_AFTER_CANCEL"
-    ACKNOWLEDGEMENT_AFTER_REJECT = "ACKNOWLEDGEMENT_AFTER_REJECT"
-    EXECUTION_BUSTED = "EXECUTION_BUSTED"
-    EXECUTION_CORRECTED = "EXECUTION_CORRECTED"
-    UNKNOWN_ORDER = "UNKNOWN_ORDER"
-    UNKNOWN_EXECUTION = "UNKNOWN_EXECUTION"
 
 
 class OrderAnomalyFound(OrderEvent, frozen=True, gc=False):

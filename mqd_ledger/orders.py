@@ -15,9 +15,20 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mqd_ledger.errors import IllegalTransition
-from mqd_ledger.events import Anomaly
 from mqd_ledger.sessions import is_regular
-from mqd_ledger.values import ZERO, Bar, Money, OrderState, OrderType, Price, Quantity, Side, Symbol, TimeInForce
+from mqd_ledger.values import (
+    ZERO,
+    Anomaly,
+    Bar,
+    Money,
+    OrderState,
+    OrderType,
+    Price,
+    Quantity,
+    Side,
+    Symbol,
+    TimeInForce,
+)
 
 
 class Trigger(StrEnum):

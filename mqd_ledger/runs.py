@@ -147,8 +147,8 @@ def _same_run(started: object, plan: Plan, specs: tuple[StrategySpec, ...]) -> b
 
 
 def _fold(log: EventLog, state: State, upto: int | None = None) -> State:
-    for recorded in log.replay(upto=upto):
-        evolve(state, recorded.event)
+    for event in log.events(upto=upto):
+        evolve(state, event)
     return state
 
 
@@ -168,7 +168,9 @@ def _unseen(items: Iterable[Item], seen: Mapping[tuple[str, str], datetime]) -> 
     """What a ledger has not had yet: a new run over a longer file takes up where the last one ended."""
     if not seen:
         return iter(items)
-    return dropwhile(lambda item: not _is_new(item, seen), (item for item in items if _is_new(item, seen, otherwise=True)))
+    return dropwhile(
+        lambda item: not _is_new(item, seen), (item for item in items if _is_new(item, seen, otherwise=True))
+    )
 
 
 def _is_new(item: Item, seen: Mapping[tuple[str, str], datetime], *, otherwise: bool = False) -> bool:

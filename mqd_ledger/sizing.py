@@ -8,21 +8,31 @@ for all the same: the gate then denies it with every number, instead of nothing 
 from collections.abc import Callable, Mapping
 from decimal import ROUND_DOWN, Decimal
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mqd_ledger.state import State
-from mqd_ledger.values import QUANTITY_STEP, ZERO, Money, Price, Quantity, Symbol
+from mqd_ledger.values import QUANTITY_STEP, ZERO, Direction, Money, Price, Quantity, Symbol
 
 ONE_SHARE = Decimal(1)
 HUNDRED = Decimal(100)
 
 
-def _fixed(_symbol: Symbol, _price: Price, _notional: Money | None, state: State) -> Quantity:
+class Wish(NamedTuple):
+    """What a signal asks to hold; `notional` is its own wish in dollars, if it has one."""
+
+    symbol: Symbol
+    direction: Direction
+    notional: Money | None
+
+
+def _fixed(_wish: Wish, _price: Price, state: State) -> Quantity:
     return state.policy.sizing.quantity
 
 
-def _notional(symbol: Symbol, price: Price, notional: Money | None, state: State) -> Quantity:
-    """Account x percent / price, inside the limits."""
+def _notional(wish: Wish, price: Price, state: State) -> Quantity:
+    """Account x percent / price, inside the limits. Nobody lends a fraction of a share: a short is sized in whole ones."""
     policy = state.policy
+    symbol, direction, notional = wish
     wished = notional if notional is not None else state.equity * policy.sizing.percent / HUNDRED
     held = state.positions.get(symbol, ZERO)
     others = state.gross_exposure - abs(held) * state.marks[symbol].price
@@ -33,7 +43,9 @@ def _notional(symbol: Symbol, price: Price, notional: Money | None, state: State
         room.append(state.equity * policy.limits.position_percent_max / HUNDRED)
     if policy.limits.exposure_max is not None:
         room.append(policy.limits.exposure_max - others)
-    fractional = policy.sizing.fractional and symbol not in policy.limits.whole_share_symbols
+    fractional = (
+        policy.sizing.fractional and symbol not in policy.limits.whole_share_symbols and direction is Direction.LONG
+    )
     step = QUANTITY_STEP if fractional else ONE_SHARE
     quantity = (max(ZERO, min(room)) / price).quantize(step, rounding=ROUND_DOWN)
     if quantity > 0:
@@ -41,15 +53,15 @@ def _notional(symbol: Symbol, price: Price, notional: Money | None, state: State
     return max((wished / price).quantize(step, rounding=ROUND_DOWN), step)
 
 
-SIZERS: Mapping[str, Callable[[Symbol, Price, Money | None, State], Quantity]] = MappingProxyType(
+SIZERS: Mapping[str, Callable[[Wish, Price, State], Quantity]] = MappingProxyType(
     {"fixed": _fixed, "notional": _notional}
 )
 
 
-def target_quantity(symbol: Symbol, notional: Money | None, state: State) -> Quantity:
-    """Shares to hold, unsigned and above zero. `notional` is the signal's own wish in dollars, if it has one."""
-    mark = state.marks.get(symbol)
+def target_quantity(wish: Wish, state: State) -> Quantity:
+    """Shares to hold, unsigned and above zero."""
+    mark = state.marks.get(wish.symbol)
     if mark is None:
         return ONE_SHARE  # nothing to size on: the gate will say that no price is known
-    method = "notional" if notional is not None else state.policy.sizing.method
-    return SIZERS[method](symbol, mark.price, notional, state)
+    method = "notional" if wish.notional is not None else state.policy.sizing.method
+    return SIZERS[method](wish, mark.price, state)

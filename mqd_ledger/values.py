@@ -78,6 +78,25 @@ class LotMethod(StrEnum):
     AVERAGE = "AVERAGE"
 
 
+class Anomaly(StrEnum):
+    """What the market does although the table says it should not. Each is told to the operator."""
+
+    FILL_BEFORE_ACKNOWLEDGEMENT = "FILL_BEFORE_ACKNOWLEDGEMENT"
+    FILL_AFTER_CANCEL = "FILL_AFTER_CANCEL"
+    FILL_AFTER_EXPIRY = "FILL_AFTER_EXPIRY"
+    FILL_AFTER_REJECT = "FILL_AFTER_REJECT"
+    OVERFILL = "OVERFILL"
+    CANCEL_AFTER_FILL = "CANCEL_AFTER_FILL"
+    EXPIRY_AFTER_FILL = "EXPIRY_AFTER_FILL"
+    REJECT_AFTER_FILL = "REJECT_AFTER_FILL"
+    REJECT_AFTER_CANCEL = "REJECT_AFTER_CANCEL"
+    ACKNOWLEDGEMENT_AFTER_REJECT = "ACKNOWLEDGEMENT_AFTER_REJECT"
+    EXECUTION_BUSTED = "EXECUTION_BUSTED"
+    EXECUTION_CORRECTED = "EXECUTION_CORRECTED"
+    UNKNOWN_ORDER = "UNKNOWN_ORDER"
+    UNKNOWN_EXECUTION = "UNKNOWN_EXECUTION"
+
+
 # One row per bar length: its name in files, streams and settings, and how long it lasts.
 INTERVALS: dict[str, timedelta] = {
     "1s": timedelta(seconds=1),
@@ -114,7 +133,7 @@ def microseconds(at: datetime) -> int:
 
 
 def from_microseconds(value: int) -> datetime:
-    return EPOCH + timedelta(microseconds=value)
+    return EPOCH + value * MICROSECOND
 
 
 def iso(at: datetime) -> str:

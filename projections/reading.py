@@ -5,7 +5,7 @@ from typing import Any
 
 from mqd_ledger import events as e
 from mqd_ledger.envelope import DECODERS, decode
-from mqd_ledger.values import from_microseconds
+from mqd_ledger.values import Anomaly, from_microseconds
 from projections.account import BAR, Account, current_payload
 from projections.shape import DayClosed, Meta, Projection, Statement
 
@@ -65,7 +65,7 @@ def statements(
 def _never_booked(following: LogRow) -> bool:
     """A bust of an execution that we never heard of is followed by that anomaly, and books nothing."""
     event = decode(following[2], following[7])
-    return isinstance(event, e.OrderAnomalyFound) and event.anomaly is e.Anomaly.UNKNOWN_EXECUTION
+    return isinstance(event, e.OrderAnomalyFound) and event.anomaly is Anomaly.UNKNOWN_EXECUTION
 
 
 def _day_closed(account: Account, reads: Mapping[type[e.Event], tuple[Apply, ...]]) -> Iterator[Statement]:

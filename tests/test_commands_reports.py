@@ -17,8 +17,7 @@ from commands.broker_reports import (
 from commands.cash import ReportCash, ReportFee
 from commands.market import ReportBadBar, ReportBar
 from mqd_ledger import events as e
-from mqd_ledger.events import Anomaly
-from mqd_ledger.values import OrderState
+from mqd_ledger.values import Anomaly, OrderState
 from tests.dsl import (
     BUY,
     MINUTE,

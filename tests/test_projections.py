@@ -32,9 +32,9 @@ from commands.market import ReportBadBar, ReportBar
 from commands.trading import CancelOrder, RaiseSignal, SubmitOrder
 from mqd_ledger import events as e
 from mqd_ledger import projector as projector_module
-from mqd_ledger.chain import GENESIS, Row, link
+from mqd_ledger.chain import GENESIS, Row, digest
 from mqd_ledger.engine import Engine
-from mqd_ledger.envelope import RecordedEvent, encode
+from mqd_ledger.envelope import encode
 from mqd_ledger.errors import BadInput, CommandRefused, LedgerUnreadable
 from mqd_ledger.events import STORED_NAME, STREAM_OF, Event
 from mqd_ledger.policy import Limits, Policy
@@ -79,7 +79,8 @@ class Recorder:
         for position, event in enumerate(events, first):
             stream = STREAM_OF[type(event)](event)
             self.versions[stream] = version = self.versions.get(stream, 0) + 1
-            recorded = RecordedEvent(
+            payload = encode(event)
+            envelope = (
                 position,
                 stream,
                 version,
@@ -88,12 +89,9 @@ class Recorder:
                 microseconds(recorded_at),
                 correlation or first,
                 causation if position == first else first,
-                encode(event),
-                b"",
             )
             previous = self.rows[-1][9] if self.rows else GENESIS
-            fields: Any = (*(getattr(recorded, name) for name in RecordedEvent.__struct_fields__[:-1]),)
-            self.rows.append((*fields, link(previous, recorded)))
+            self.rows.append((*envelope, payload, digest(previous, envelope, payload)))
         return first
 
 

@@ -162,6 +162,15 @@ def test_events_of_the_library_are_chained_and_stamped(recorder: Any) -> None:
     assert recorder.head().position == 4
 
 
+def test_versions_that_come_in_any_order_are_read_in_theirs(recorder: Any) -> None:
+    for version in (3, 1, 2):
+        recorder.insert_events([StoredEvent("a", version, "app:Thing", b"{}")])
+    assert [stored.originator_version for stored in recorder.select_events("a", gt=1)] == [2, 3]
+    assert [stored.originator_version for stored in recorder.select_events("a", desc=True, limit=2)] == [3, 2]
+    assert [row[2] for row in recorder.read_stream("a")] == [1, 2, 3]
+    assert recorder.stream_version("a") == 3
+
+
 def test_payloads_that_are_not_text_come_back_as_they_were(recorder: Any) -> None:
     enciphered = bytes(range(256))
     recorder.insert_events([StoredEvent("a", 1, "app:Thing", enciphered), StoredEvent("a", 2, "app:Thing", b"\x00")])

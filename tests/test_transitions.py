@@ -15,10 +15,9 @@ from commands.broker_reports import (
 )
 from mqd_ledger import events as e
 from mqd_ledger.errors import IllegalTransition
-from mqd_ledger.events import Anomaly
 from mqd_ledger.orders import TERMINAL, TRANSITIONS, Trigger, mermaid, transition
 from mqd_ledger.state import State
-from mqd_ledger.values import OrderState
+from mqd_ledger.values import Anomaly, OrderState
 from tests.dsl import BUY, OPENING, D, Given, given, kinds, sent, working, world
 
 S, T = OrderState, Trigger

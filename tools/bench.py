@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands.market import ReportBar
 from mqd_ledger import app, chain
+from mqd_ledger.engine import Engine
 from mqd_ledger.events import Source
 from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.sample import sample_bars
@@ -63,7 +64,7 @@ def bars(count: int) -> list[Bar]:
     return [bar for bar, _ in zip(items, range(count), strict=False)]
 
 
-def bare_loop(feed: list[Bar], path: Path) -> int:
+def bare_loop(feed: list[Bar], path: Path) -> int:  # noqa: PLR0915  one function on purpose: it is the limit
     """The limit: rolling 20-bar VWAP, entry 2 % under it, stop 2 %, target 1.5 %; next-bar fills; everything durable, chained."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("pragma journal_mode=wal")
@@ -161,8 +162,8 @@ def _rows(path: Path) -> int:
 
 def _replay(log: EventLog) -> None:
     state = State()
-    for recorded in log.replay():
-        evolve(state, recorded.event)
+    for event in log.events():
+        evolve(state, event)
 
 
 def reading_measures(ledger: Path, rounds: int) -> Iterator[Measure]:
@@ -196,9 +197,9 @@ def commit_measure(directory: Path, rounds: int) -> Measure:
 
             limit.append(len(feed) / timed(bare))
         with EventLog.create(directory / f"live-{number}.ledger", durability="full") as log:
-            engine = app.Engine(State(), log)
+            engine = Engine(State(), log)
 
-            def turns(engine: app.Engine = engine, log: EventLog = log) -> None:
+            def turns(engine: Engine = engine, log: EventLog = log) -> None:
                 for bar in feed:
                     engine.handle(ReportBar(bar.end_at, bar))
                     log.commit()

@@ -27,8 +27,9 @@ def as_of(ledger: Path, until: datetime, by: Literal["recorded", "event"]) -> di
     count = 0
     with LogReader.open(ledger) as log:
         first = next(log.rows(upto=1), None)
-        if first is None or from_microseconds(first[5 if by == AS_KNOWN else 4]) > until:
-            begins = "it is empty" if first is None else f"its first event is of {iso(from_microseconds(first[5]))}"
+        begun = None if first is None else from_microseconds(first[5] if by == AS_KNOWN else first[4])
+        if begun is None or begun > until:
+            begins = "it is empty" if begun is None else f"its first event is of {iso(begun)}"
             raise BadInput(f"Nothing in {ledger} is as old as {iso(until)}: {begins}. Give a later --until.")
 
         def rows() -> Iterator[Row]:

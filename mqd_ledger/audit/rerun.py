@@ -20,7 +20,7 @@ from mqd_ledger.strategies.base import Strategy
 class _NothingMore:
     """A journal for a log that is complete: whatever is decided beyond it was never recorded."""
 
-    def record(self, events: Sequence[Event], recorded_at: datetime, causation: int = 0, correlation: int = 0) -> int:
+    def record(self, events: Sequence[Event], recorded_at: datetime, *_: int) -> int:
         raise BrokenPromise(
             f"The log ends at {recorded_at:%Y-%m-%dT%H:%M:%SZ}, but the engine goes on with "
             f"{', '.join(type(event).__name__ for event in events)}: the last turn was never finished."
@@ -32,8 +32,8 @@ def rerun(log: LogReader, reactors: Callable[[State, Mapping[str, Strategy]], It
     started = list(log.replay(types=("RunStarted.v1",)))
     starts = [recorded.position for recorded in started]
     state = State()
-    for recorded in log.replay(upto=starts[0] - 1 if starts else None):
-        evolve(state, recorded.event)
+    for event in log.events(upto=starts[0] - 1 if starts else None):
+        evolve(state, event)
     for recorded, start, end in zip(started, starts, [*starts[1:], log.head.position + 1], strict=True):
         assert isinstance(recorded.event, RunStarted)
         _, strategies = strategies_loader((spec.name, spec.parameters) for spec in recorded.event.strategies)()

@@ -40,7 +40,11 @@ def _chain(log: LogReader) -> Finding:
         head = chain.check(log.rows())
     except LedgerError as broken:
         return Finding("chain", passed=False, detail=str(broken))
-    return Finding("chain", passed=True, detail=f"{head.position} events, none altered, missing, moved or inserted; {head.hash.hex()}")
+    return Finding(
+        "chain",
+        passed=True,
+        detail=f"{head.position} events, none altered, missing, moved or inserted; {head.hash.hex()}",
+    )
 
 
 def _decisions(log: LogReader) -> Finding:

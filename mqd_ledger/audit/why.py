@@ -123,7 +123,9 @@ TEXTS: Mapping[type[e.Event], Callable[[Any], str]] = MappingProxyType(
         e.LotClosed: lambda v: (
             f"{_money(v.quantity)} of lot {v.lot_id} closed at {_money(v.price)}: realized P&L {_money(v.realized_pnl)}"
         ),
-        e.LotReopened: lambda v: f"{_money(v.quantity)} of lot {v.lot_id} open again, {_money(v.realized_pnl)} taken back",
+        e.LotReopened: lambda v: (
+            f"{_money(v.quantity)} of lot {v.lot_id} open again, {_money(v.realized_pnl)} taken back"
+        ),
     }
 )
 
@@ -138,6 +140,7 @@ def _step(recorded: Recorded) -> Step:
 
 def _fields(event: e.Event) -> str:
     return ", ".join(
-        f"{name} {getattr(event, name)}" for name in event.__struct_fields__ if name not in ("occurred_at", "client_order_id")
+        f"{name} {getattr(event, name)}"
+        for name in event.__struct_fields__
+        if name not in ("occurred_at", "client_order_id")
     )
-

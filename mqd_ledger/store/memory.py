@@ -123,8 +123,12 @@ class MemoryLedgerRecorder(POPOApplicationRecorder):
             self._add((row[0], stream, row[2], kind, *row[4:8], text_of(row[8]), row[9]))
 
     def _add(self, row: StoredRow) -> None:
-        self._rows.append(row)
-        insort(self._places[row[1]], len(self._rows) - 1, key=self._version)
+        rows, places = self._rows, self._places[row[1]]
+        rows.append(row)
+        if not places or rows[places[-1]][2] < row[2]:
+            places.append(len(rows) - 1)
+        else:  # only the library allows versions in any order
+            insort(places, len(rows) - 1, key=self._version)
 
     def _stream_id(self, name: str) -> int:
         number = self._stream_ids.get(name)

@@ -86,12 +86,13 @@ class Strategy:
     """Base of all strategies. Override what you need; every `on_…` may return a Signal, several, or None."""
 
     Parameters: ClassVar[type[StrategyParameters]] = StrategyParameters
+    context: Context  # given by the host before anything is shown
 
     def __init__(self, parameters: StrategyParameters) -> None:
         self.parameters = parameters
 
     def on_start(self, context: Context) -> None:
-        self.context = context
+        """The run begins. The same context is `self.context` from now on."""
 
     def on_bar(self, bar: Bar) -> Signals:
         return None

@@ -10,7 +10,7 @@ from commands import Command
 from commands.control import StopStrategy
 from commands.trading import RaiseSignal, is_tradable
 from mqd_ledger.engine import Reaction
-from mqd_ledger.events import BarClosed, Event, LotClosed, OrderFilled, RunEnded
+from mqd_ledger.events import BarClosed, Event, LotClosed, OrderFilled, RunEnded, RunStarted
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import ClosedPosition, Context, Signal, Signals, Strategy
 from mqd_ledger.values import ZERO, Direction, Money, Symbol
@@ -25,11 +25,26 @@ class StrategyHost:
         self._watching = [(name, strategy, strategy.parameters.symbols) for name, strategy in self._strategies.items()]
         self._round_trips: dict[tuple[str, Symbol], Money] = {}
         for name, strategy in self._strategies.items():
-            strategy.on_start(Context(name, state))
+            strategy.context = Context(name, state)
 
     @property
     def reactions(self) -> dict[type[Event], Reaction]:
-        return {BarClosed: self._bar, OrderFilled: self._fill, LotClosed: self._lot_closed, RunEnded: self._stop}
+        return {
+            RunStarted: self._start,
+            BarClosed: self._bar,
+            OrderFilled: self._fill,
+            LotClosed: self._lot_closed,
+            RunEnded: self._stop,
+        }
+
+    def _start(self, event: Event) -> Sequence[Command]:
+        commands: list[Command] = []
+        for name, strategy in self._strategies.items():
+            try:
+                strategy.on_start(strategy.context)
+            except Exception as error:  # noqa: BLE001  as in `_bar`
+                commands.append(_stopped(name, error, event.occurred_at))
+        return commands
 
     def _bar(self, event: Event) -> Sequence[Command]:
         assert isinstance(event, BarClosed)

@@ -71,7 +71,8 @@ def _import(file: Path) -> ModuleType:
         raise BadInput(f"Strategy file {file} was not found (looked in {Path.cwd()}).")
     name = f"user_strategy_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
