@@ -13,7 +13,6 @@ add them to that file's `DECIDERS` and `READ_BACK`.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from commands import broker_reports, cash, control, market, trading
@@ -22,12 +21,20 @@ from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.events import Event
 from mqd_ledger.state import State
 
-DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = MappingProxyType(
-    {**market.DECIDERS, **broker_reports.DECIDERS, **trading.DECIDERS, **cash.DECIDERS, **control.DECIDERS}
-)
-READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = MappingProxyType(
-    {**market.READ_BACK, **broker_reports.READ_BACK, **trading.READ_BACK, **cash.READ_BACK, **control.READ_BACK}
-)
+DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
+    **market.DECIDERS,
+    **broker_reports.DECIDERS,
+    **trading.DECIDERS,
+    **cash.DECIDERS,
+    **control.DECIDERS,
+}
+READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
+    **market.READ_BACK,
+    **broker_reports.READ_BACK,
+    **trading.READ_BACK,
+    **cash.READ_BACK,
+    **control.READ_BACK,
+}
 
 
 def decide(command: Command, state: State) -> list[Event]:

@@ -28,6 +28,7 @@ from mqd_ledger.feeds.bars import open_bars
 from mqd_ledger.feeds.sample import sample_bars
 from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import REQUESTS, RequestBox
+from mqd_ledger.pipeline import PipedLog
 from mqd_ledger.runs import Controls, Item, Outcome, Plan, play, simulated_reactors, strategies_loader
 from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
@@ -42,6 +43,7 @@ ANSWER_SECONDS = 10.0
 class Mode(NamedTuple):
     commands_from: str
     reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]
+    log: type[EventLog]
     durability: Literal["full", "normal"]
     commit_every: int  # events; 1: every turn, before anything else happens
     time_from: str
@@ -54,12 +56,10 @@ def _nobody(_state: State, _strategies: Mapping[str, Strategy]) -> Iterable[Reac
 
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
-        "paper": Mode("bars, operator", simulated_reactors, "full", 1, "the bars", takes_requests=True),
-        "backtest": Mode("bars", simulated_reactors, "normal", 2000, "the bars", takes_requests=False),
-        "rerun": Mode(
-            "an old log's inputs", simulated_reactors, "normal", 2000, "the old events", takes_requests=False
-        ),
-        "replay": Mode("nothing: the log is folded", _nobody, "normal", 2000, "the old events", takes_requests=False),
+        "paper": Mode("bars, operator", simulated_reactors, EventLog, "full", 1, "the bars", takes_requests=True),
+        "backtest": Mode("bars", simulated_reactors, PipedLog, "normal", 2000, "the bars", takes_requests=False),
+        "rerun": Mode("an old log", simulated_reactors, EventLog, "normal", 2000, "the log", takes_requests=False),
+        "replay": Mode("nothing: it folds", _nobody, EventLog, "normal", 2000, "the log", takes_requests=False),
     }
 )
 
@@ -152,17 +152,14 @@ def run_paper(
     """Trade simulated money on a ledger that survives: the same call goes on where the last one ended."""
     setcontext(ARITHMETIC.copy())
     controls.requests = RequestBox(ledger)
-    with _open_or_create(ledger, MODES["paper"].durability) as log:
+    with _open_or_create(ledger, MODES["paper"]) as log:
         feed = make_feed(fold(log))
         return play(log, plan_of("paper", settings, feed), controls), feed
 
 
-def _open_or_create(ledger: Path, durability: Literal["full", "normal"]) -> EventLog:
-    return (
-        EventLog.open(ledger, durability=durability)
-        if ledger.exists()
-        else EventLog.create(ledger, durability=durability)
-    )
+def _open_or_create(ledger: Path, mode: Mode) -> EventLog:
+    make = mode.log.open if ledger.exists() else mode.log.create
+    return make(ledger, durability=mode.durability)
 
 
 class Report(NamedTuple):
@@ -188,7 +185,7 @@ def backtest(settings: Settings, feed: Feed, out: Path | None, controls: Control
     plan = plan_of("backtest", settings, feed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mqd-ledger-") as directory:
-        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"].durability) as log:
+        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"]) as log:
             outcome = play(log, plan, controls)
         seconds = Decimal(time.perf_counter() - started).quantize(Decimal("0.001"))
     return _report(outcome, seconds), outcome
@@ -285,7 +282,9 @@ def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
             )
     except LedgerLocked:
         holder = lock.holder(ledger)
-        operator_requests.wait_for_answer(operator_requests.ask(ledger, verb, operator, reason), ANSWER_SECONDS)
+        request = operator_requests.ask(ledger, verb, operator, reason)
+        if not operator_requests.wait_for_answer(request, ANSWER_SECONDS, lambda: lock.holder(ledger) is not None):
+            return control(ledger, verb, operator, reason)  # it ended before it took the request
         return f"The running process ({holder}) has taken the request: {verb}."
 
 

@@ -13,7 +13,7 @@ and where the record ends, in the middle of a turn or after it, recording goes o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from commands import DECIDERS, Command, command_of
 from mqd_ledger.envelope import encode
@@ -22,7 +22,7 @@ from mqd_ledger.events import Event
 from mqd_ledger.evolve import evolve
 from mqd_ledger.state import State
 
-Reaction = Callable[[Event], Sequence[Command]]
+Reaction = Callable[[Any], Sequence[Command]]
 
 
 class Reactor(Protocol):
@@ -54,12 +54,11 @@ class Engine:
         events = DECIDERS[type(command)](command, state)
         if not events:
             return events
-        position = self.journal.record(events, command.at, causation, correlation)
+        position = place = self.journal.record(events, command.at, causation, correlation)
         for event in events:
             evolve(state, event)
-        reactions, place = self._reactions, position
         for event in events:
-            for react in reactions.get(type(event), ()):
+            for react in self._reactions.get(type(event), ()):
                 for answer in react(event):
                     self.handle(answer, place, correlation or position)
             place += 1

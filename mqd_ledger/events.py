@@ -382,7 +382,7 @@ TYPES: Mapping[str, type[Event]] = MappingProxyType(
         "TradingResumed.v1": TradingResumed,
     }
 )
-STORED_NAME: Mapping[type[Event], str] = MappingProxyType({cls: name for name, cls in TYPES.items()})
-STREAM_OF: Mapping[type[Event], Callable[[Any], str]] = MappingProxyType(
-    {cls: next(STREAMS[base] for base in cls.__mro__ if base in STREAMS) for cls in TYPES.values()}
-)
+STORED_NAME: Mapping[type[Event], str] = {cls: name for name, cls in TYPES.items()}
+STREAM_OF: Mapping[type[Event], Callable[[Any], str]] = {
+    cls: next(STREAMS[base] for base in cls.__mro__ if base in STREAMS) for cls in TYPES.values()
+}

@@ -6,7 +6,6 @@ not load while a row is missing.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 from msgspec import structs
@@ -361,40 +360,38 @@ def _trading(to: TradingState) -> Callable[[State, Any], None]:
     return changed
 
 
-EVOLVE: Mapping[type[e.Event], Callable[[State, Any], None]] = MappingProxyType(
-    {
-        e.BarClosed: _bar_closed,
-        e.BarRejected: _bar_rejected,
-        e.LedgerCreated: _ledger_created,
-        e.RunStarted: _run_started,
-        e.RunEnded: _run_ended,
-        e.SignalRaised: _nothing,
-        e.SignalIgnored: _nothing,
-        e.StrategyStopped: _strategy_stopped,
-        e.OrderRequested: _requested,
-        e.OrderApproved: _approved,
-        e.OrderDenied: _denied,
-        e.OrderSent: _sent,
-        e.OrderSubmitted: _submitted,
-        e.OrderRejected: _moves(Trigger.REJECTED),
-        e.OrderFilled: _filled,
-        e.CancelRequested: _cancel_requested,
-        e.OrderCanceled: _moves(Trigger.CANCELED),
-        e.CancelRejected: _cancel_rejected,
-        e.OrderExpired: _moves(Trigger.EXPIRED),
-        e.OrderAdopted: _adopted,
-        e.ExecutionBusted: _busted,
-        e.ExecutionCorrected: _corrected,
-        e.OrderAnomalyFound: _nothing,
-        e.LotOpened: _lot_opened,
-        e.LotClosed: _lot_closed,
-        e.LotReopened: _lot_reopened,
-        e.CashMoved: _cash_moved,
-        e.FeeCharged: _fee_charged,
-        e.TradingHalted: _trading(TradingState.HALTED),
-        e.TradingReduced: _trading(TradingState.REDUCING),
-        e.TradingResumed: _trading(TradingState.ACTIVE),
-    }
-)
+EVOLVE: Mapping[type[e.Event], Callable[[State, Any], None]] = {
+    e.BarClosed: _bar_closed,
+    e.BarRejected: _bar_rejected,
+    e.LedgerCreated: _ledger_created,
+    e.RunStarted: _run_started,
+    e.RunEnded: _run_ended,
+    e.SignalRaised: _nothing,
+    e.SignalIgnored: _nothing,
+    e.StrategyStopped: _strategy_stopped,
+    e.OrderRequested: _requested,
+    e.OrderApproved: _approved,
+    e.OrderDenied: _denied,
+    e.OrderSent: _sent,
+    e.OrderSubmitted: _submitted,
+    e.OrderRejected: _moves(Trigger.REJECTED),
+    e.OrderFilled: _filled,
+    e.CancelRequested: _cancel_requested,
+    e.OrderCanceled: _moves(Trigger.CANCELED),
+    e.CancelRejected: _cancel_rejected,
+    e.OrderExpired: _moves(Trigger.EXPIRED),
+    e.OrderAdopted: _adopted,
+    e.ExecutionBusted: _busted,
+    e.ExecutionCorrected: _corrected,
+    e.OrderAnomalyFound: _nothing,
+    e.LotOpened: _lot_opened,
+    e.LotClosed: _lot_closed,
+    e.LotReopened: _lot_reopened,
+    e.CashMoved: _cash_moved,
+    e.FeeCharged: _fee_charged,
+    e.TradingHalted: _trading(TradingState.HALTED),
+    e.TradingReduced: _trading(TradingState.REDUCING),
+    e.TradingResumed: _trading(TradingState.ACTIVE),
+}
 if missing := [cls.__name__ for cls in e.TYPES.values() if cls not in EVOLVE]:
     raise TypeError(f"evolve.EVOLVE has no row for {', '.join(missing)}: say what they change, or `_nothing`")

@@ -7,31 +7,28 @@ transaction. Nothing else is kept back anywhere. Reading sees what is committed.
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 import msgspec
 
-from mqd_ledger.chain import Head, Row, header
+from mqd_ledger.chain import Head, Row
 from mqd_ledger.engine import Recorded
 from mqd_ledger.envelope import DECODERS, decode, encode
 from mqd_ledger.errors import BadInput, BrokenPromise
 from mqd_ledger.events import STORED_NAME, STREAM_OF, Event
 from mqd_ledger.lock import WriterLock
+from mqd_ledger.sealer import Entry, Sealer
 from mqd_ledger.store import (
-    Batch,
     Durability,
     LedgerRecorder,
     MemoryLedgerRecorder,
-    StoredRow,
     open_ledger,
     require_file,
 )
 from mqd_ledger.values import EPOCH, MICROSECOND, from_microseconds, microseconds
 
-STREAMS_KEPT = 50_000  # streams whose last version a writer remembers
 # Two thirds of the price of calling the NamedTuple.
 _recorded = cast("Callable[[tuple[Any, ...]], Recorded]", partial(tuple.__new__, Recorded))
 
@@ -136,11 +133,12 @@ class LogReader:
 class EventLog(LogReader):
     """The one writer of a log. Leaving its `with` block commits what is pending, leaving it by an error drops it."""
 
-    def __init__(self, recorder: LedgerRecorder, lock: WriterLock | None = None) -> None:
+    def __init__(self, recorder: LedgerRecorder, lock: WriterLock | None = None, path: Path | None = None) -> None:
         super().__init__(recorder)
+        self.path = path  # None: in memory
         self._lock = lock
-        self._rows: list[StoredRow] = []
-        self._start_from(recorder.head())
+        self._sealer = Sealer(recorder)
+        self._start_from(self._sealer.head.position)
 
     @classmethod
     def create(cls, path: Path | None = None, *, durability: Durability = "full") -> Self:
@@ -163,36 +161,26 @@ class EventLog(LogReader):
         try:
             if is_new and path.exists():
                 raise BadInput(f"There is something at {path} already; a new ledger needs a name of its own.")
-            return cls(open_ledger(path, "create" if is_new else "write", durability), lock)
+            return cls(open_ledger(path, "create" if is_new else "write", durability), lock, path)
         except BaseException:
             lock.release()
             raise
 
-    def _start_from(self, head: Head) -> None:
-        """Remember nothing but what is committed."""
-        recorder = self.recorder
-        self._base = self._sealed = head
-        self._next = head.position + 1
-        self._rows.clear()
-        self._unsealed: list[tuple[Sequence[Event], datetime, int, int]] = []
-        self._streams: dict[str, list[int]] = {}  # name -> [id, last version]
-        self._is_every_stream_known = not head.position
-        self._last_stream_id = recorder.last_stream()
-        self._new_streams: list[tuple[int, str]] = []
-        self._type_ids = recorder.type_numbers()
-        self._new_types: list[tuple[int, str]] = []
-        self._kinds: dict[type[Event], tuple[Callable[[Any], str], str, int]] = {}
+    def _start_from(self, position: int) -> None:
+        self._committed = position
+        self._next = position + 1
+        self._recorded: list[tuple[int, Sequence[Event], datetime, int, int]] = []
 
     @property
     def pending(self) -> int:
         """How many events are recorded and not yet committed."""
-        return self._next - 1 - self._base.position
+        return self._next - 1 - self._committed
 
     @property
     def head(self) -> Head:
         """The last event, committed or not."""
         self._seal()
-        return self._sealed
+        return self._sealer.head
 
     def record(self, events: Sequence[Event], recorded_at: datetime, causation: int = 0, correlation: int = 0) -> int:
         """Append the events of one command; the position of the first. They are durable after `commit`.
@@ -202,77 +190,48 @@ class EventLog(LogReader):
         """
         first = self._next
         self._next = first + len(events)
-        self._unsealed.append((events, recorded_at, causation, correlation or first))
+        self._recorded.append((first, events, recorded_at, causation, correlation or first))
         return first
 
+    def _entries(self) -> list[Entry]:
+        """What was recorded since the last time, with its JSON made; one tight loop over the batch."""
+        entries: list[Entry] = []
+        add, time, micros = entries.append, EPOCH, 0
+        for first, events, recorded_at, causation, correlation in self._recorded:
+            if recorded_at is not time and recorded_at != time:
+                time, micros = recorded_at, (recorded_at - EPOCH) // MICROSECOND
+            recorded, cause = micros, causation
+            for event in events:
+                event_type = type(event)
+                occurred_at = event.occurred_at
+                if occurred_at is not time and occurred_at != time:
+                    time, micros = occurred_at, (occurred_at - EPOCH) // MICROSECOND
+                name = STORED_NAME[event_type]
+                stream = STREAM_OF[event_type](event)
+                add((stream, name, micros, recorded, correlation, cause, encode(event)))
+                cause = first
+        self._recorded.clear()
+        return entries
+
     def _seal(self) -> None:
-        """Give what was recorded its envelope, its JSON and its hash: one tight loop over the batch, all names bound once."""
-        if not self._unsealed:
+        if not self._recorded:
             return
-        rows, streams, kinds = self._rows, self._streams, self._kinds
-        position, previous, recorded = self._sealed
-        time, micros = EPOCH, 0
         try:
-            for events, recorded_at, causation, correlation in self._unsealed:
-                if recorded_at is not time and recorded_at != time:
-                    time, micros = recorded_at, (recorded_at - EPOCH) // MICROSECOND
-                recorded = max(recorded, micros)
-                first, cause = position + 1, causation
-                for event in events:
-                    stream_of, name, kind = kinds.get(type(event)) or self._kind(type(event))
-                    stream = stream_of(event)
-                    entry = streams.get(stream) or self._stream(stream)
-                    occurred_at = event.occurred_at
-                    if occurred_at is not time and occurred_at != time:
-                        time, micros = occurred_at, (occurred_at - EPOCH) // MICROSECOND
-                    position += 1
-                    entry[1] = version = entry[1] + 1
-                    payload = encode(event)
-                    envelope = header((position, stream, version, name, micros, recorded, correlation, cause))
-                    previous = sha256(previous + envelope + payload).digest()
-                    text = payload.decode()
-                    rows.append(
-                        (position, entry[0], version, kind, micros, recorded, correlation, cause, text, previous)
-                    )
-                    cause = first
+            self._sealer.seal(self._entries())
         except BaseException:
             self.rollback()  # an event that cannot be stored: nothing of the batch may be
             raise
-        self._unsealed.clear()
-        self._sealed = Head(position, previous, recorded)
-
-    def _kind(self, event_type: type[Event]) -> tuple[Callable[[Any], str], str, int]:
-        name = STORED_NAME[event_type]
-        number = self._type_ids.get(name)
-        if number is None:
-            number = self._type_ids[name] = max(self._type_ids.values(), default=0) + 1
-            self._new_types.append((number, name))
-        kind = self._kinds[event_type] = (STREAM_OF[event_type], name, number)
-        return kind
-
-    def _stream(self, name: str) -> list[int]:
-        number, version = (0, 0) if self._is_every_stream_known else self.recorder.find_stream(name)
-        if not number:
-            number = self._last_stream_id = self._last_stream_id + 1
-            self._new_streams.append((number, name))
-        entry = self._streams[name] = [number, version]
-        return entry
 
     def commit(self) -> None:
         """Write what is pending in one transaction. Where that fails nothing of it is in the log, and it stays pending."""
         self._seal()
-        if not self._rows:
-            return
-        self.recorder.write(Batch(self._base, self._new_streams, self._new_types, self._rows))
-        self._base = self._sealed
-        self._rows, self._new_streams, self._new_types = [], [], []
-        if len(self._streams) > STREAMS_KEPT:  # memory stays flat; what is needed again is looked up again
-            self._streams = {}
-            self._is_every_stream_known = False
+        self._sealer.write()
+        self._committed = self._next - 1
 
     def rollback(self) -> None:
         """Forget what is not committed."""
-        self._start_from(self._base)
+        self._sealer.drop()
+        self._start_from(self._committed)
 
     def close(self) -> None:
         """Let go of file and lock; what is pending is dropped."""

@@ -8,8 +8,9 @@ killed is decided again, which changes nothing.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,6 +22,8 @@ REQUESTS: Mapping[str, Callable[[datetime, str, str], Command]] = MappingProxyTy
     {"halt": HaltTrading, "reduce": ReduceTrading, "resume": ResumeTrading}
 )
 MOST_AT_ONCE = 100
+FORGOTTEN_SECONDS = 60.0  # nobody waits for an answer so long
+TEXT_MAX = 2000  # characters of a reason that are kept
 
 
 def _directory(ledger: Path) -> Path:
@@ -42,46 +45,86 @@ class RequestBox:
     """The run's side: `take` reads what is waiting, `answer` tells the asker once it is committed or refused."""
 
     def __init__(self, ledger: Path, every_seconds: float = 0.2) -> None:
-        self._directory = _directory(ledger)
+        self._directory = _directory(ledger.absolute())  # a strategy may change the working directory
+        self._answered: set[Path] = set()
         self._every = every_seconds
         self._looked_at = 0.0
 
-    def take(self, at: datetime) -> list[tuple[Path, Command]]:
+    def take(self, at: datetime) -> Iterator[tuple[Path, Command]]:
         now = time.monotonic()
-        if now - self._looked_at < self._every or not self._directory.is_dir():
-            return []
+        if now - self._looked_at < self._every:
+            return
         self._looked_at = now
-        return [(path, self._read(path, at)) for path in sorted(self._directory.glob("*.json"))[:MOST_AT_ONCE]]
+        waiting = (path for path in sorted(self._directory.glob("*.json")) if path not in self._answered)
+        for path in islice(waiting, MOST_AT_ONCE):
+            command = self._read(path, at)
+            if command is not None:
+                yield path, command
 
-    def _read(self, path: Path, at: datetime) -> Command:
+    def _read(self, path: Path, at: datetime) -> Command | None:
+        """None for what is not asked any more."""
         try:
+            age_seconds = time.time() - path.stat().st_mtime
             request = json.loads(path.read_text(encoding="utf-8"))
-            return REQUESTS[request["verb"]](at, str(request["operator"]), str(request["reason"]))
-        except (ValueError, KeyError, TypeError) as error:
+            command = REQUESTS[request["verb"]](at, _text(request["operator"]), _text(request["reason"]))
+        except FileNotFoundError:  # withdrawn meanwhile
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             # Whoever wrote it wanted to stop or to go on; not knowing which, stopping is the safe reading.
-            return HaltTrading(
-                at, "unreadable request", f"{path.name} could not be read ({error!r}); halted to be safe"
-            )
+            reason = _text(f"{path.name} could not be read ({type(error).__name__}: {error}); halted to be safe")
+            return HaltTrading(at, "unreadable request", reason)
+        if isinstance(command, ResumeTrading) and age_seconds > FORGOTTEN_SECONDS:
+            # Its asker was killed while it waited. What stops trading counts however old it is; this would lift a later halt.
+            path.unlink(missing_ok=True)
+            return None
+        return command
 
     def answer(self, path: Path, refusal: str) -> None:
-        """An empty `refusal` says that the request is done."""
-        path.with_suffix(".answer").write_text(refusal, encoding="utf-8")
-        path.unlink(missing_ok=True)
+        """An empty `refusal` says that the request is done. One that cannot be removed is not taken again by this run."""
+        self._answered.add(path)
+        try:
+            path.with_suffix(".answer").write_text(refusal, encoding="utf-8")
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # the asker says that nobody answered; what was asked is in the log
+        self._answered.discard(path)
 
 
-def wait_for_answer(path: Path, seconds: float) -> None:
-    """Return when the run has done what was asked; a refusal or no answer within `seconds` is an error that says so."""
+def _text(value: object) -> str:
+    """What the log can hold of a text from outside."""
+    return str(value)[:TEXT_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def wait_for_answer(path: Path, seconds: float, is_running: Callable[[], bool]) -> bool:
+    """True when the run has done what was asked, False if it ended without; a refusal or no answer is an error that says so."""
     deadline = time.monotonic() + seconds
     answer = path.with_suffix(".answer")
-    while path.exists():
-        if time.monotonic() > deadline:
-            path.unlink(missing_ok=True)
-            raise BadInput(
-                f"The process that writes this ledger did not take the request within {seconds:g} s, so it was withdrawn. "
-                "Look at it with `mqd-ledger status`; if it hangs, stop it and give the command again."
-            )
-        time.sleep(0.02)
+    looks, runs = 0, True
+    try:
+        while path.exists() and time.monotonic() <= deadline and runs:
+            time.sleep(0.02)
+            looks += 1
+            runs = looks % 25 != 0 or is_running()
+    finally:  # also when interrupted: nothing is left that a later run would take
+        withdrawn = _withdraw(path)
+    if withdrawn and not runs:
+        return False
+    if withdrawn:
+        raise BadInput(
+            f"The process that writes this ledger did not take the request within {seconds:g} s, so it was withdrawn. "
+            "Look at it with `mqd-ledger status`; if it hangs, stop it and give the command again."
+        )
     refusal = answer.read_text(encoding="utf-8") if answer.exists() else ""
     answer.unlink(missing_ok=True)
     if refusal:
         raise CommandRefused(refusal)
+    return True
+
+
+def _withdraw(path: Path) -> bool:
+    """Whether the request was still there to be taken back."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

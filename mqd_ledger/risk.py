@@ -115,9 +115,8 @@ def trading_is_allowed(p: Proposal) -> Check:
 
 def session_is_open(p: Proposal) -> Check:
     wanted = p.limits.session
-    return Check(
-        "session_is_open", wanted == "any" or HOURS[wanted](p.at), wanted, {"at": f"{p.at:%Y-%m-%dT%H:%M:%SZ}"}
-    )
+    at = p.at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Check("session_is_open", wanted == "any" or HOURS[wanted](p.at), wanted, {"at": at})
 
 
 def price_is_known(p: Proposal) -> Check:

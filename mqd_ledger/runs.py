@@ -16,7 +16,7 @@ from commands.market import ReportBadBar, ReportBar
 from mqd_ledger import __version__
 from mqd_ledger.engine import DecidedDifferently, Engine, Reactor, Recorded, rehearse
 from mqd_ledger.errors import BadInput, CommandRefused
-from mqd_ledger.events import RunEnded, RunStarted, Source, StrategySpec
+from mqd_ledger.events import Event, RunEnded, RunStarted, Source, StrategySpec
 from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.validation import RejectedRow
 from mqd_ledger.log import EventLog
@@ -25,7 +25,9 @@ from mqd_ledger.policy import Policy
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.strategies.host import StrategyHost
-from mqd_ledger.values import EPOCH, INTERVALS, Bar, Money, from_microseconds
+from mqd_ledger.values import INTERVALS, Bar, Money, from_microseconds
+
+LISTEN_SECONDS = 0.2  # how long an operator waits at most while a run waits for its next bar
 
 Item = Bar | RejectedRow
 MakeReactors = Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]
@@ -78,7 +80,9 @@ def play(log: EventLog, plan: Plan, controls: Controls) -> Outcome:
         engine, items = opened
         outcome.finished = _feed(engine, log, items, plan, controls, outcome)
     log.commit()
-    outcome.head_position, outcome.log_hash = log.head.position, log.head.hash.hex()
+    outcome.news += [f"Strategy {name} was stopped: {why}" for name, why in outcome.state.stopped_strategies.items()]
+    head = log.head
+    outcome.head_position, outcome.log_hash = head.position, head.hash.hex()
     return outcome
 
 
@@ -86,11 +90,13 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
     """An engine that stands where the record ends, and the items still to come; None if there is nothing new to play."""
     specs, strategies = plan.strategies()
     started, ended = _last_run(log)
-    if started is not None and not ended and _same_run(started.event, plan, specs):
+    open_run = None if started is None or ended else started.event
+    changed = _changes(open_run, plan, specs)
+    if started is not None and open_run is not None and not changed:
         try:
             return _resume(log, plan, strategies, started.position, outcome)
         except DecidedDifferently as different:
-            outcome.news.append(f"The open run is ended and a new one started: {different}")
+            changed = str(different)
             specs, strategies = plan.strategies()
     state = outcome.state = _fold(log, State())
     seen = dict(state.last_bars)
@@ -98,6 +104,8 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
     if first is None:
         outcome.news.append(f"Nothing new: every bar of {plan.source.name} is in this ledger already.")
         return None
+    if open_run is not None:
+        outcome.news.append(f"The open run is ended and a new one started: {changed}")
     engine = Engine(state, log, plan.reactors(state, strategies))
     _start(engine, log, plan, specs, max(first.start_at, from_microseconds(log.head.recorded_at)))
     return engine, _unseen(plan.items(), seen)
@@ -137,13 +145,18 @@ def _last_run(log: EventLog) -> tuple[Recorded | None, bool]:
     return started, ended
 
 
-def _same_run(started: object, plan: Plan, specs: tuple[StrategySpec, ...]) -> bool:
-    return isinstance(started, RunStarted) and (started.mode, started.source, started.strategies, started.policy) == (
-        plan.mode,
-        plan.source,
-        specs,
-        plan.policy,
-    )
+def _changes(open_run: Event | None, plan: Plan, specs: tuple[StrategySpec, ...]) -> str:
+    """What this run is asked for that the open one was not; empty if they are the same."""
+    if not isinstance(open_run, RunStarted):
+        return ""
+    both = {
+        "the mode": (open_run.mode, plan.mode),
+        "the bars": (open_run.source, plan.source),
+        "the strategies, their parameters or their code": (open_run.strategies, specs),
+        "the settings": (open_run.policy, plan.policy),
+    }
+    different = [what for what, (then, now) in both.items() if then != now]
+    return f"other than it was: {', '.join(different)}." if different else ""
 
 
 def _fold(log: EventLog, state: State, upto: int | None = None) -> State:
@@ -185,25 +198,26 @@ def _feed(
     engine: Engine, log: EventLog, items: Iterator[Item], plan: Plan, controls: Controls, outcome: Outcome
 ) -> bool:
     """Play items turn by turn; True if they came to their end, False if the run was told to stop."""
-    at = max((mark.at for mark in engine.state.marks.values()), default=EPOCH)
+    at = from_microseconds(log.head.recorded_at)  # the run's time: that of the latest bar so far
     handle, stopped = engine.handle, controls.stop.is_set
     commit_every, progress, pace = plan.commit_every, controls.progress, controls.pace
     look_every = min(commit_every, 64)  # turns between two looks at what is not a bar
     bars = turns = 0
     for item in items:
         if isinstance(item, Bar):
-            end_at = item.start_at + INTERVALS[item.interval]
-            if pace is not None and end_at > at > EPOCH and controls.stop.wait((end_at - at).total_seconds() / pace):
-                break
-            at = end_at
-            handle(ReportBar(at, item))
+            lasts = INTERVALS[item.interval]
+            end_at = item.start_at + lasts
+            if end_at > at:
+                # Nights and holidays are not waited out.
+                if pace is not None and _wait(
+                    engine, log, controls, at, min(end_at - at, lasts).total_seconds() / pace
+                ):
+                    break
+                at = end_at
+            handle(ReportBar(end_at, item))
             bars += 1
         else:
-            handle(
-                ReportBadBar(
-                    max(at, from_microseconds(log.head.recorded_at)), item.symbol, item.line, item.raw, item.reason
-                )
-            )
+            handle(ReportBadBar(at, item.symbol, item.line, item.raw, item.reason))
         turns += 1
         if turns < look_every:
             continue
@@ -221,6 +235,17 @@ def _feed(
         outcome.bars = bars
         return True
     outcome.bars = bars
+    return False
+
+
+def _wait(engine: Engine, log: EventLog, controls: Controls, at: datetime, seconds: float) -> bool:
+    """Wait for the next bar, with an ear for the operator; True if the run was told to stop."""
+    while seconds > 0:
+        if controls.stop.wait(min(seconds, LISTEN_SECONDS)):
+            return True
+        seconds -= LISTEN_SECONDS
+        if controls.requests is not None:
+            _operator(engine, log, controls.requests, at)
     return False
 
 

@@ -143,5 +143,7 @@ def iso(at: datetime) -> str:
 
 def plain(number: Decimal) -> str:
     """A decimal without exponent or trailing zeros: 1E+3 is "1000", 1.50 is "1.5"."""
-    text = f"{number:f}"
+    text = str(number)
+    if "E" in text:
+        text = f"{number:f}"
     return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

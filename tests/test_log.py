@@ -187,7 +187,7 @@ def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 
 def test_forgotten_streams_are_looked_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqd_ledger.log.STREAMS_KEPT", 3)
+    monkeypatch.setattr("mqd_ledger.sealer.STREAMS_KEPT", 3)
     with EventLog.create(tmp_path / "a.ledger", durability="normal") as log:
         for number in range(20):
             log.record([canceled(f"o{number % 6}")], START)

@@ -99,8 +99,7 @@ class SimulatedBroker:
     def reactions(self) -> dict[type[Event], Reaction]:
         return {OrderSent: self._receive, CancelRequested: self._cancel, BarClosed: self._meet}
 
-    def _receive(self, event: Event) -> Sequence[Command]:
-        assert isinstance(event, OrderSent)
+    def _receive(self, event: OrderSent) -> Sequence[Command]:
         order = self._state.orders[event.client_order_id]
         at = event.occurred_at
         if order.order_type not in FILL_RULES or order.time_in_force not in TIMES_IN_FORCE:
@@ -108,13 +107,11 @@ class SimulatedBroker:
             return [ReportRejected(at, at, event.client_order_id, reason)]
         return [ReportSubmitted(at, at, event.client_order_id, f"sim-{event.client_order_id}")]
 
-    def _cancel(self, event: Event) -> Sequence[Command]:
-        assert isinstance(event, CancelRequested)
+    def _cancel(self, event: CancelRequested) -> Sequence[Command]:
         return [ReportCanceled(event.occurred_at, event.occurred_at, event.client_order_id, event.reason)]
 
-    def _meet(self, event: Event) -> Sequence[Command]:
+    def _meet(self, event: BarClosed) -> Sequence[Command]:
         """The working orders of the bar's symbol meet it, the oldest first."""
-        assert isinstance(event, BarClosed)
         bar = event.bar
         orders = self._state.working.get(bar.symbol)
         if orders is None:

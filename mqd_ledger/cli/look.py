@@ -271,7 +271,8 @@ def verify(rerun: bool, ledger: Path | None, as_json: bool) -> int:
     from mqd_ledger.app import verify as prove
     from mqd_ledger.cli import output
 
-    findings = prove(path, rerun=rerun)
+    with output.json_alone(wanted=as_json):
+        findings = prove(path, rerun=rerun)
     passed = all(finding.passed for finding in findings)
     if as_json:
         output.print_json({"ledger": path, "passed": passed, "findings": [finding._asdict() for finding in findings]})

@@ -8,7 +8,8 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -85,6 +86,13 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, str | Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON here; add a row to jsonable")
+
+
+@contextmanager
+def json_alone(*, wanted: bool) -> Iterator[None]:
+    """Where JSON is wanted it has the standard output to itself: what strategies print goes to the error output."""
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -91,7 +91,7 @@ def run(  # noqa: PLR0913  one argument for each option
     if not paper:
         raise BadInput("Give --paper. This version trades simulated money only; live trading is not in it yet.")
     from mqd_ledger import app
-    from mqd_ledger.cli import trading
+    from mqd_ledger.cli import output, trading
     from mqd_ledger.runs import Controls
 
     given = [*overrides, *([f"speed={speed}"] if speed is not None else [])]
@@ -99,7 +99,8 @@ def run(  # noqa: PLR0913  one argument for each option
     path = ledger_path(settings.ledger if ledger is None else ledger)
     controls = Controls(pace=pace(settings.speed))
     file = _file_feed(settings, "paper", bars, Reading(symbol, zone, strict))
-    specs = trading.specs_of(settings)
+    with output.json_alone(wanted=as_json):
+        specs = trading.specs_of(settings)
 
     def make_feed(state: "State") -> "Feed":
         feed = app.feed_of_sample(settings, state) if file is None else file
@@ -108,7 +109,8 @@ def run(  # noqa: PLR0913  one argument for each option
         begin_progress()
         return feed
 
-    with trading.stopping(controls.stop), trading.progress(controls) as begin_progress:
+    alone = output.json_alone(wanted=as_json)
+    with trading.stopping(controls.stop), alone, trading.progress(controls) as begin_progress:
         outcome, feed = app.run_paper(settings, path, make_feed, controls)
     stopped = controls.stop.is_set() and not outcome.finished
     if as_json:
@@ -161,7 +163,7 @@ def backtest(  # noqa: PLR0913  one argument for each option
     if out is not None and out.exists():
         raise BadInput(f"{out} exists already, and a backtest starts from nothing. Remove it or choose another --out.")
     from mqd_ledger import app
-    from mqd_ledger.cli import trading
+    from mqd_ledger.cli import output, trading
     from mqd_ledger.runs import Controls
     from mqd_ledger.state import State
 
@@ -169,11 +171,13 @@ def backtest(  # noqa: PLR0913  one argument for each option
     settings = _with_strategy(settings_of("backtest", config, given), strategy, params)
     reading = Reading(symbol, zone, strict, _moment("--from", from_text), _moment("--to", to_text))
     feed = _file_feed(settings, "backtest", bars, reading) or app.feed_of_sample(settings, State())
-    specs = trading.specs_of(settings)
+    with output.json_alone(wanted=as_json):
+        specs = trading.specs_of(settings)
     if not as_json:
         trading.announce("backtest", settings, specs, feed, str(out) if out else "none; --out LEDGER keeps it")
     controls = Controls()
-    with trading.stopping(controls.stop), trading.progress(controls) as begin_progress:
+    alone = output.json_alone(wanted=as_json)
+    with trading.stopping(controls.stop), alone, trading.progress(controls) as begin_progress:
         begin_progress()
         report, outcome = app.backtest(settings, feed, out, controls)
     show = trading.print_backtest_json if as_json else trading.print_backtest

@@ -3,17 +3,20 @@ from hurting the others.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import datetime
-from decimal import Decimal
+from decimal import setcontext
+from itertools import islice
 
 from commands import Command
 from commands.control import StopStrategy
-from commands.trading import RaiseSignal, is_tradable
+from commands.trading import RaiseSignal
 from mqd_ledger.engine import Reaction
 from mqd_ledger.events import BarClosed, Event, LotClosed, OrderFilled, RunEnded, RunStarted
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import ClosedPosition, Context, Signal, Signals, Strategy
-from mqd_ledger.values import ZERO, Direction, Money, Symbol
+from mqd_ledger.strategies.isolation import SIGNALS_MAX, check_signal, described
+from mqd_ledger.values import ARITHMETIC, ZERO, Money, Symbol
 
 
 class StrategyHost:
@@ -24,6 +27,9 @@ class StrategyHost:
         self._strategies = dict(strategies)
         self._watching = [(name, strategy, strategy.parameters.symbols) for name, strategy in self._strategies.items()]
         self._round_trips: dict[tuple[str, Symbol], Money] = {}
+        # Each strategy computes in a context of its own: one that changes its precision may not change our money.
+        self._arithmetic = {name: ARITHMETIC.copy() for name in self._strategies}
+        self._our_arithmetic = ARITHMETIC.copy()
         for name, strategy in self._strategies.items():
             strategy.context = Context(name, state)
 
@@ -40,10 +46,15 @@ class StrategyHost:
     def _start(self, event: Event) -> Sequence[Command]:
         commands: list[Command] = []
         for name, strategy in self._strategies.items():
+            setcontext(self._arithmetic[name])
             try:
                 strategy.on_start(strategy.context)
-            except Exception as error:  # noqa: BLE001  as in `_bar`
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  as in `_bar`
                 commands.append(_stopped(name, error, event.occurred_at))
+            finally:
+                setcontext(self._our_arithmetic)
         return commands
 
     def _bar(self, event: Event) -> Sequence[Command]:
@@ -54,17 +65,22 @@ class StrategyHost:
         for name, strategy, symbols in self._watching:
             if (symbols and bar.symbol not in symbols) or name in stopped:
                 continue
+            setcontext(self._arithmetic[name])
             try:
                 answer = strategy.on_bar(bar)
                 if answer is not None:
                     commands += _signals(name, bar.symbol, answer, event.occurred_at)
-            except Exception as error:  # noqa: BLE001  a user's strategy may raise anything; it is stopped, the run goes on
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  a strategy may raise anything, sys.exit() too; it is stopped, the run goes on
                 commands.append(_stopped(name, error, event.occurred_at))
+            finally:
+                setcontext(self._our_arithmetic)
         return commands
 
     def _fill(self, event: Event) -> Sequence[Command]:
         assert isinstance(event, OrderFilled)
-        order = self._state.orders[event.client_order_id]
+        order = copy(self._state.orders[event.client_order_id])  # what the strategy does to it is its own affair
         return self._show(order.strategy, order.symbol, event, lambda strategy: strategy.on_order_filled(order, event))
 
     def _lot_closed(self, event: Event) -> Sequence[Command]:
@@ -94,31 +110,26 @@ class StrategyHost:
         if strategy is None or name in self._state.stopped_strategies:
             return ()
         at = max(event.occurred_at, self._state.marks[symbol].at) if symbol in self._state.marks else event.occurred_at
+        setcontext(self._arithmetic[name])
         try:
             answer = tell(strategy)
             return () if answer is None else _signals(name, symbol, answer, at)
-        except Exception as error:  # noqa: BLE001  as in `_bar`
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  as in `_bar`
             return [_stopped(name, error, at)]
+        finally:
+            setcontext(self._our_arithmetic)
 
 
 def _signals(name: str, symbol: Symbol, answer: Signal | Iterable[Signal], at: datetime) -> list[Command]:
-    signals = [answer] if isinstance(answer, Signal) else list(answer)
-    return [_command(name, symbol, signal, at) for signal in signals]
+    signals = [answer] if isinstance(answer, Signal) else list(islice(answer, SIGNALS_MAX + 1))
+    if len(signals) > SIGNALS_MAX:
+        raise ValueError(f"it answers one event with more than {SIGNALS_MAX} signals")
+    return [_command(name, symbol, check_signal(signal), at) for signal in signals]
 
 
-def _command(name: str, symbol: Symbol, signal: object, at: datetime) -> RaiseSignal:
-    if not isinstance(signal, Signal) or not isinstance(signal.direction, Direction):
-        raise TypeError(f"a strategy answers with Signal(Direction…), found {signal!r}")
-    for field in ("quantity", "notional", "stop_price", "target_price"):
-        value = getattr(signal, field)
-        if value is not None and not (isinstance(value, Decimal) and value.is_finite() and value > 0):
-            raise TypeError(f"a signal's {field} is a Decimal above zero, found {value!r}")
-    if signal.quantity is not None and not is_tradable(signal.quantity):
-        raise ValueError(f"a signal's quantity has up to 9 decimals, found {signal.quantity}")
-    for field in ("reason", "symbol", "confidence"):
-        text = getattr(signal, field)
-        if not isinstance(text, str) and (text is not None or field == "reason"):
-            raise TypeError(f"a signal's {field} is text, found {text!r}")
+def _command(name: str, symbol: Symbol, signal: Signal, at: datetime) -> RaiseSignal:
     return RaiseSignal(
         at,
         name,
@@ -133,5 +144,5 @@ def _command(name: str, symbol: Symbol, signal: object, at: datetime) -> RaiseSi
     )
 
 
-def _stopped(name: str, error: Exception, at: datetime) -> StopStrategy:
-    return StopStrategy(at, name, f"{type(error).__name__}: {error}")
+def _stopped(name: str, error: BaseException, at: datetime) -> StopStrategy:
+    return StopStrategy(at, name, described(error))

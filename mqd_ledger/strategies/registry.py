@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from decimal import localcontext
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from mqd_ledger.errors import BadInput
 from mqd_ledger.events import StrategySpec
 from mqd_ledger.strategies.base import Strategy, StrategyParameters
+from mqd_ledger.strategies.isolation import described
 from mqd_ledger.strategies.vwap import VwapMeanReversion
 
 REGISTRY: Mapping[str, type[Strategy]] = MappingProxyType({"vwap": VwapMeanReversion})
@@ -26,9 +28,16 @@ def load(name: str, parameters: Mapping[str, str]) -> tuple[StrategySpec, Strate
     except ValidationError as error:
         raise BadInput(_parameter_problems(name, cls.Parameters, error)) from None
     try:
-        strategy = cls(checked)
-    except Exception as error:
-        raise BadInput(f"Strategy {name} cannot be made: {type(error).__name__}: {error}") from error
+        with localcontext():  # what it does to the arithmetic stays its own
+            strategy = cls(checked)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise BadInput(f"Strategy {name} cannot be made: {described(error)}") from error
+    if getattr(strategy, "parameters", None) is not checked:
+        raise BadInput(
+            f"Strategy {name} does not keep its parameters: its __init__ has to call super().__init__(parameters)."
+        )
     recorded = {key: _text(value) for key, value in checked.model_dump(mode="json").items()}
     return StrategySpec(name, recorded, _code_hash(cls)), strategy
 
@@ -76,12 +85,13 @@ def _import(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with localcontext():
+            spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise BadInput(f"Strategy file {file} does not import: {type(error).__name__}: {error}") from error
+        raise BadInput(f"Strategy file {file} does not import: {described(error)}") from error
     return module
 
 

@@ -55,6 +55,7 @@ class VwapMeanReversion(Strategy):
         window = self._windows.get(bar.symbol)
         if window is None:
             window = self._windows[bar.symbol] = _Window(self._lookback)
+            window.entry_price = self.context.average_price(bar.symbol)  # held since an earlier run
         bars = window.bars
         price_volume = (bar.high + bar.low + bar.close) * bar.volume
         if len(bars) == self._lookback:
