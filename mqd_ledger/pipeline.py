@@ -8,7 +8,6 @@ batch that reached it whole: a shorter log, never a torn one. If the writer fail
 It takes a moment to start; until it says that it is ready, batches are written by `EventLog` itself, so a short run never waits.
 """
 
-import marshal
 import os
 import queue
 import signal
@@ -20,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from mqd_ledger.chain import Head
 from mqd_ledger.errors import LedgerError, LedgerUnreadable
 from mqd_ledger.log import EventLog
@@ -30,6 +31,8 @@ STARTED_AFTER = 4_000  # events: a run that has as many may have many more
 BATCHES_AHEAD = 16  # sent and not yet taken: bounds the memory of a disk that is slower than the engine
 _LENGTH = struct.Struct("<Q")
 _READY = b"ready"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Entry] | None).decode
 
 
 class PipedLog(EventLog):
@@ -112,7 +115,7 @@ class _Writer:
     def send(self, entries: list[Entry] | None) -> None:
         if self._broken.is_set():
             raise self._failure()
-        self._batches.put(marshal.dumps(entries))
+        self._batches.put(_encode(entries))
 
     def head(self) -> Head:
         self.send(None)
@@ -120,8 +123,7 @@ class _Writer:
         answer = _receive(self._process.stdout)
         if answer is None:
             raise self._failure()
-        position, digest, recorded_at = marshal.loads(answer)  # noqa: S302  from the process that we started
-        return Head(position, digest, recorded_at)
+        return msgspec.msgpack.decode(answer, type=Head)
 
     def _failure(self) -> LedgerError:
         assert self._process.stderr is not None
@@ -161,9 +163,9 @@ def write_from(entries: IO[bytes], answers: IO[bytes], ledger: Path) -> None:
     try:
         sealer = Sealer(recorder)
         while data is not None:
-            batch: list[Entry] | None = marshal.loads(data)  # noqa: S302  from the process that started us
+            batch = _decode(data)
             if batch is None:
-                answer = marshal.dumps(tuple(sealer.head))
+                answer = _encode(sealer.head)
                 answers.write(_LENGTH.pack(len(answer)) + answer)
                 answers.flush()
             else:

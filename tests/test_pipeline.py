@@ -106,7 +106,7 @@ def test_the_writers_own_error_reaches_the_user(tmp_path: Path) -> None:
         log.close()
     done = subprocess.run(
         [sys.executable, "-m", "mqd_ledger.pipeline", str(tmp_path / "nothing.ledger")],
-        input=pipeline._LENGTH.pack(1) + b"N",
+        input=pipeline._LENGTH.pack(1) + pipeline._encode(None),
         capture_output=True,
         check=False,
     )

@@ -130,7 +130,7 @@ def test_a_strategy_that_cannot_be_had_is_refused_before_a_ledger_is_made(
 def test_a_strategy_that_fails_with_its_address_is_no_other_after_a_restart(tmp_path: Path) -> None:
     """`<object object at 0x7f…>` differs in every process; the run that is taken up again is still the same one."""
     furnish(tmp_path)
-    fails = TRADER.replace('        self.count("bar")\n', '        self.count("bar")\n        if bar.close < 40: raise ValueError(self)\n')
+    fails = TRADER.replace('        self.count("bar")\n', '        self.count("bar")\n        if self.counts["bar"] == 20: raise ValueError(self)\n')
     (tmp_path / "trader.py").write_text(fails, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(
         'strategies: [{name: trader.py:Trader}, {name: vwap, parameters: {lookback: "5", entry_percent: "0.3"}}]\n'

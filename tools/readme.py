@@ -1,7 +1,4 @@
-"""Runs what README.md shows and puts the real output under each command, so that the README stays true.
-
-    python tools/readme.py            rewrite the outputs in place
-    python tools/readme.py --check    change nothing; show what differs and exit with 1 if anything does
+"""Runs what README.md shows and puts the real output under each command: `python tools/readme.py`. A test compares.
 
 Everything happens in one empty directory, top to bottom. A ```python block that begins with `# name.py` becomes that file. In a
 ```console block each line after `$ ` is a command: words, quotes, a last `&`, `kill -9 $!`, and `# exits with N` where N is not 0.
@@ -9,7 +6,6 @@ A line `...` stands for output that is left out: as many lines as are above and 
 from the table of order states.
 """
 
-import difflib
 import os
 import re
 import shlex
@@ -19,66 +15,63 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mqd_ledger.orders import mermaid
 
+ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"^```(console|python|mermaid)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"mqd-ledger": [sys.executable, "-m", "mqd_ledger"], "python": [sys.executable]}
-KILL = "kill -9 $!"
-SEEN = re.compile(rb'"events": \d{3}')  # in `status --json` of a run that has traded for a while
-
-# What no two runs share: how long something took, and how far a run had come when it was killed.
-VARYING = (
-    (re.compile(r"[\d.]+ s \([\d,]+ bars/s\)"), "N s (N bars/s)"),
-    (re.compile(r"(Went on after event )[\d,]+(.*?bars played now +)[\d,]+", re.DOTALL), r"\1N\2N"),
-)
-HASH = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}…")
+LEFT_OUT = "..."
+TRADES = re.compile(rb'"events": \d{3}')  # in the status of a run that has come some way
 
 
 class Shell:
-    """One directory in which commands are run in turn, as one user whatever this one is called."""
+    """One directory in which commands are run in turn, as the same user on every machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MQD_")}
         self.environment = {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "LOGNAME": "trader"}
         self.background: subprocess.Popen[bytes] | None = None
+        self.ledger = ""  # of the run in the background
 
-    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
+    def start(self, words: list[str], out: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
         command = [*PROGRAMS[words[0]], *words[1:]]
-        pipe, both = subprocess.PIPE, subprocess.STDOUT
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=both)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=out, stderr=subprocess.STDOUT)
 
     def run(self, line: str) -> list[str]:
-        """What a command printed. An exit code that is not stated is an error."""
+        """What a command prints. An exit code that is not stated is an error."""
         words = shlex.split(line, comments=True)
-        if line == KILL:
+        if line == "kill -9 $!":
             self.kill()
             return []
         if words[-1] == "&":
-            self.background, self.ledger = self.start(words[:-1]), words[words.index("--ledger") + 1]
+            self.ledger = words[words.index("--ledger") + 1]
+            self.background = self.start(words[:-1], subprocess.DEVNULL)
             return []
         process = self.start(words)
         lines = process.communicate()[0].decode().splitlines()
         stated = re.search(r"# exits with (\d+)$", line)
         if process.returncode != (int(stated[1]) if stated else 0):
-            raise SystemExit(
-                "\n".join([f"$ {line}", *lines, f"It exited with {process.returncode}; README.md says otherwise."])
-            )
+            story = [f"$ {line}", *lines, f"It exited with {process.returncode}, and README.md states another code."]
+            raise SystemExit("\n".join(story))
         return lines
 
     def kill(self) -> None:
-        """End the command in the background, in the middle of its work."""
+        """End the run in the background in the middle of its work."""
         assert self.background is not None
-        look, deadline = ["mqd-ledger", "status", "--json", "--ledger", self.ledger], time.monotonic() + 60
-        while not SEEN.search(self.start(look).communicate()[0]):
+        deadline = time.monotonic() + 60
+        while not TRADES.search(
+            self.start(["mqd-ledger", "status", "--json", "--ledger", self.ledger]).communicate()[0]
+        ):
             if self.background.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"The run on {self.ledger} was to be killed while it trades, but it does not trade.")
+        if self.background.poll() is not None:
+            raise SystemExit(f"The run on {self.ledger} ended before it could be killed: give it a lower --speed.")
         self.background.kill()
-        self.background.communicate()
+        self.background.wait()
 
 
 def console(block: str, shell: Shell) -> str:
@@ -87,9 +80,10 @@ def console(block: str, shell: Shell) -> str:
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, *old = part.splitlines()
         new = shell.run(command)
-        if "..." in old:
-            above = old.index("...")
-            new = [*new[:above], "...", *new[len(new) - (len(old) - above - 1) :]]
+        if LEFT_OUT in old:
+            above = old.index(LEFT_OUT)
+            below = len(old) - above - 1
+            new = [*new[:above], LEFT_OUT, *new[max(above, len(new) - below) :]]
         lines += [f"$ {command}", *new]
     return "\n".join(lines) + "\n"
 
@@ -100,11 +94,12 @@ def rendered(text: str, folder: Path) -> str:
 
     def block(match: re.Match[str]) -> str:
         kind, body = match[1], match[2]
-        if kind == "python" and (named := re.match(r"# (\w+\.py)\n", body)):
+        if kind == "console":
+            body = console(body, shell)
+        elif kind == "mermaid":
+            body = f"{mermaid()}\n"
+        elif named := re.match(r"# (\w+\.py)\n", body):
             (folder / named[1]).write_text(body, encoding="utf-8", newline="\n")
-        body = {"console": lambda: console(body, shell), "mermaid": lambda: f"{mermaid()}\n", "python": lambda: body}[
-            kind
-        ]()
         return f"```{kind}\n{body}```"
 
     try:
@@ -112,34 +107,9 @@ def rendered(text: str, folder: Path) -> str:
     finally:
         if shell.background is not None:
             shell.background.kill()
-
-
-def comparable(text: str) -> str:
-    """Without what varies; hashes become numbers in the order they come, so that equal ones stay equal."""
-    for pattern, stand_in in VARYING:
-        text = pattern.sub(stand_in, text)
-    known: dict[str, str] = {}
-    return HASH.sub(lambda match: known.setdefault(match[0], f"hash-{len(known) + 1}"), text)
-
-
-def differences(text: str, folder: Path) -> list[str]:
-    was, is_now = comparable(text).splitlines(), comparable(rendered(text, folder)).splitlines()
-    return list(difflib.unified_diff(was, is_now, "README.md", "what it prints", lineterm="", n=1))
-
-
-def main(arguments: list[str]) -> int:
-    if arguments not in ([], ["--check"]):
-        print(__doc__)
-        return 2
-    text = README.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="mqd-ledger-readme-") as directory:
-        if not arguments:
-            README.write_text(rendered(text, Path(directory)), encoding="utf-8", newline="\n")
-            return 0
-        found = differences(text, Path(directory))
-    print("\n".join(found))
-    return 1 if found else 0
+            shell.background.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with tempfile.TemporaryDirectory(prefix="mqd-ledger-readme-") as directory:
+        README.write_text(rendered(README.read_text(encoding="utf-8"), Path(directory)), encoding="utf-8", newline="\n")

@@ -174,6 +174,8 @@ def export(form: str, out: Path, ledger: Path | None) -> None:
     Every event with its envelope and hash; `import log` makes the same ledger of it again.
     """
     path = existing_ledger(ledger)
+    if out.is_dir():
+        raise BadInput(f"{out} is a directory; --out names the file to write.")
     from mqd_ledger import archive
 
     writers: Mapping[str, Callable[[Path, Path], object]] = {

@@ -4,6 +4,7 @@ To add a verb: a click command in one of this package's modules and a row in `VE
 no module is imported before one of its verbs is wanted.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -15,11 +16,12 @@ from typing import NamedTuple
 import click
 
 from mqd_ledger import __version__
-from mqd_ledger.errors import LedgerError
+from mqd_ledger.errors import BadInput, LedgerError
 
 PROGRAM = "mqd-ledger"
 COMPLETION = "_MQD_LEDGER_COMPLETE"  # set by the shell: click's own convention
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 NOBODY_READS = 141  # 128 + SIGPIPE: `mqd-ledger orders | head`
 
 
@@ -109,6 +111,7 @@ def cli() -> None:
 def execute(arguments: Sequence[str]) -> int:
     """Do what the arguments say; the exit code. What is not one of our errors is a bug and keeps its traceback."""
     try:
+        _check_readable(arguments)
         with cli.make_context(PROGRAM, list(arguments)) as context:
             code = cli.invoke(context)
         sys.stdout.flush()
@@ -125,15 +128,31 @@ def execute(arguments: Sequence[str]) -> int:
         click.echo(f"{PROGRAM}: interrupted.", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered has no reader; Python would complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return NOBODY_READS
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
+        if error.filename is None:
+            _give_up_output()
+            click.echo(f"{PROGRAM}: the output cannot be written: {error.strerror}. Make room and ask again.", err=True)
+            return LedgerError.exit_code
         click.echo(f"{PROGRAM}: {error.filename} cannot be used: {error.strerror}.", err=True)
         return LedgerError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _check_readable(arguments: Sequence[str]) -> None:
+    """What an argument says may end in the log, which is UTF-8, or name a file."""
+    for argument in arguments:
+        shown = argument.encode("utf-8", "backslashreplace").decode()
+        if shown != argument or "\0" in argument:
+            raise BadInput(f"The argument {shown!r} holds bytes that are not UTF-8 text. Write it in UTF-8, or rename the file.")
+
+
+def _give_up_output() -> None:
+    """What is still buffered has no reader or no room; Python would complain about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

@@ -56,6 +56,8 @@ def settings_of(profile: str, config: Path | None = None, overrides: Sequence[st
 def ledger_path(ledger: Path | None) -> Path:
     """The ledger that is meant, whether or not it exists."""
     path = ledger if ledger is not None else settings_of("paper").ledger
+    if "\0" in str(path):
+        raise BadInput(f"{str(path)!r} can be no ledger's name: it holds a zero byte.")
     if path.is_dir():
         raise LedgerUnreadable(f"{path} is a directory. A ledger is one file; name it with --ledger.")
     return path

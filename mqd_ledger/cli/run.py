@@ -206,7 +206,7 @@ def _with_strategy(settings: "Settings", strategy: str | None, params: Sequence[
 
     given = dict(pair("--param", param) for param in params)
     if strategy is not None:
-        chosen = StrategySettings(name=strategy, parameters=given)
+        chosen = StrategySettings.model_construct(name=strategy, parameters=given)  # the registry says what is wrong with it
     elif not given:
         return settings
     elif len(settings.strategies) == 1:
@@ -230,4 +230,7 @@ def _moment(option: str, text: str | None) -> "datetime | None":
         day = date.fromisoformat(text.strip())
     except ValueError:
         return instant(option, text)
-    return datetime.combine(day, time(), UTC) + timedelta(days=1 if option == "--to" else 0)
+    try:
+        return datetime.combine(day, time(), UTC) + timedelta(days=1 if option == "--to" else 0)
+    except OverflowError:
+        raise BadInput(f"{option} {text}: is the last day of the calendar; leave {option} away.") from None

@@ -25,11 +25,17 @@ class StrategyHost:
     def __init__(self, state: State, strategies: Mapping[str, Strategy]) -> None:
         self._state = state
         self._strategies = dict(strategies)
-        self._watching = [(name, strategy, strategy.parameters.symbols) for name, strategy in self._strategies.items()]
         self._round_trips: dict[tuple[str, Symbol], Money] = {}
-        # Each strategy computes in a context of its own: one that changes its precision may not change our money.
-        self._arithmetic = {name: ARITHMETIC.copy() for name in self._strategies}
+        # A user's strategy computes in a context of its own: one that changes its precision may not change our money.
         self._our_arithmetic = ARITHMETIC.copy()
+        self._arithmetic = {
+            name: None if type(strategy).__module__.startswith("mqd_ledger.") else ARITHMETIC.copy()
+            for name, strategy in self._strategies.items()
+        }
+        self._watching = [
+            (name, strategy.on_bar, strategy.parameters.symbols, self._arithmetic[name])
+            for name, strategy in self._strategies.items()
+        ]
         for name, strategy in self._strategies.items():
             strategy.context = Context(name, state)
 
@@ -43,31 +49,24 @@ class StrategyHost:
             RunEnded: self._stop,
         }
 
-    def _start(self, event: Event) -> Sequence[Command]:
+    def _start(self, event: RunStarted) -> Sequence[Command]:
         commands: list[Command] = []
-        for name, strategy in self._strategies.items():
-            setcontext(self._arithmetic[name])
-            try:
-                strategy.on_start(strategy.context)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001  as in `_bar`
-                commands.append(_stopped(name, error, event.occurred_at))
-            finally:
-                setcontext(self._our_arithmetic)
+        for name in self._strategies:
+            commands += self._show(name, "", event, lambda strategy: strategy.on_start(strategy.context))
         return commands
 
-    def _bar(self, event: Event) -> Sequence[Command]:
-        assert isinstance(event, BarClosed)
+    def _bar(self, event: BarClosed) -> Sequence[Command]:
+        """As `_show`, written out: every bar comes by here."""
         bar = event.bar
         stopped = self._state.stopped_strategies
         commands: list[Command] = []
-        for name, strategy, symbols in self._watching:
+        for name, on_bar, symbols, arithmetic in self._watching:
             if (symbols and bar.symbol not in symbols) or name in stopped:
                 continue
-            setcontext(self._arithmetic[name])
+            if arithmetic is not None:
+                setcontext(arithmetic)
             try:
-                answer = strategy.on_bar(bar)
+                answer = on_bar(bar)
                 if answer is not None:
                     commands += _signals(name, bar.symbol, answer, event.occurred_at)
             except KeyboardInterrupt:
@@ -75,16 +74,15 @@ class StrategyHost:
             except BaseException as error:  # noqa: BLE001  a strategy may raise anything, sys.exit() too; it is stopped, the run goes on
                 commands.append(_stopped(name, error, event.occurred_at))
             finally:
-                setcontext(self._our_arithmetic)
+                if arithmetic is not None:
+                    setcontext(self._our_arithmetic)
         return commands
 
-    def _fill(self, event: Event) -> Sequence[Command]:
-        assert isinstance(event, OrderFilled)
+    def _fill(self, event: OrderFilled) -> Sequence[Command]:
         order = copy(self._state.orders[event.client_order_id])  # what the strategy does to it is its own affair
         return self._show(order.strategy, order.symbol, event, lambda strategy: strategy.on_order_filled(order, event))
 
-    def _lot_closed(self, event: Event) -> Sequence[Command]:
-        assert isinstance(event, LotClosed)
+    def _lot_closed(self, event: LotClosed) -> Sequence[Command]:
         key = (event.strategy, event.symbol)
         realized = self._round_trips.pop(key, ZERO) + event.realized_pnl
         if self._state.strategy_positions.get(key, ZERO) * event.quantity > 0 or not self._is_last(event):
@@ -99,7 +97,7 @@ class StrategyHost:
         own = [] if execution is None else [closed for closed in execution.closed if closed.strategy == event.strategy]
         return not own or own[-1] == event
 
-    def _stop(self, event: Event) -> Sequence[Command]:
+    def _stop(self, event: RunEnded) -> Sequence[Command]:
         commands: list[Command] = []
         for name in self._strategies:
             commands += self._show(name, "", event, lambda strategy: strategy.on_stop())
@@ -110,7 +108,7 @@ class StrategyHost:
         if strategy is None or name in self._state.stopped_strategies:
             return ()
         at = max(event.occurred_at, self._state.marks[symbol].at) if symbol in self._state.marks else event.occurred_at
-        setcontext(self._arithmetic[name])
+        setcontext(self._arithmetic[name] or self._our_arithmetic)
         try:
             answer = tell(strategy)
             return () if answer is None else _signals(name, symbol, answer, at)
