@@ -226,8 +226,8 @@ def verify(ledger: Path, *, rerun: bool = False) -> list[Finding]:
 def status(ledger: Path) -> dict[str, Any]:
     """What the ledger is doing now: its run, its trading state, its money and how much of each limit is used."""
     with LogReader.open(ledger) as log:
-        state = fold(log)
         head = log.head
+        state = fold(log, upto=head.position)  # it may be written meanwhile
     run = state.run
     return {
         "ledger": str(ledger),

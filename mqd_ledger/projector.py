@@ -43,6 +43,13 @@ class Tables:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def hold(self) -> int:
+        """Read on as of now, whatever is written meanwhile; the position of the log that the tables stand at."""
+        self._connection.execute("begin")
+        return int(
+            self._connection.execute("select coalesce(min(position), 0) from projection_checkpoints").fetchone()[0]
+        )
+
     def rows(self, table: str, order_by: str | None = None) -> list[dict[str, Any]]:
         """Every row of a public table as Decimal, datetime, date, bool; `order_by` as in "changed_at desc, symbol"."""
         named = table_named(table)

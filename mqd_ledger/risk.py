@@ -7,10 +7,11 @@ To add a check: write a function named as the sentence that must be true and add
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
+
+import msgspec
 
 from mqd_ledger import sessions
 from mqd_ledger.events import Check, OrderRequested
@@ -26,8 +27,7 @@ HOURS: Mapping[str, Callable[[datetime], bool]] = MappingProxyType(
 UNKNOWN = Decimal("Infinity")  # an amount that nobody knows is above every limit
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True):
     """An order as the checks look at it: what it would do to the account, should all that works on its side fill as well."""
 
     order: OrderRequested

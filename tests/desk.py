@@ -19,7 +19,7 @@ HEADER = "symbol,timestamp,open,high,low,close,volume"
 KILL_SIGNAL = "getattr(signal, 'SIGKILL', signal.SIGTERM)"  # on Windows SIGTERM ends a process as hard
 
 # Trades a little in every symbol; kills its own process where the environment says: "bar 17", "fill 2", "start 1", "stop 1".
-TRADER = f'''
+TRADER = f"""
 import os, signal
 from decimal import Decimal
 from mqd_ledger.strategies.base import Signal, Strategy, StrategyParameters
@@ -59,7 +59,7 @@ class Trader(Strategy):
 
     def on_stop(self):
         self.count("stop")
-'''
+"""
 SETTINGS = """
 strategies:
   - name: vwap

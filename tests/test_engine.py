@@ -125,7 +125,7 @@ def test_a_strategy_that_raises_is_stopped_its_orders_are_canceled_and_the_other
         (Signal(LONG, "x", quantity=D(0)), "a signal's quantity is a Decimal above zero"),
         (Signal(LONG, "x", quantity=D("NaN")), "a signal's quantity is a Decimal above zero"),
         (Signal(LONG, "x", quantity=D("1E-10")), "up to 9 decimals"),
-        (Signal(LONG, "x", quantity=1.5), "a signal's quantity is a Decimal above zero, found 1.5"),  # type: ignore[arg-type]
+        (Signal(LONG, "x", quantity=1.5), "a signal's quantity is a Decimal above zero"),  # type: ignore[arg-type]
         (Signal(LONG, "x", stop_price=D("NaN")), "a signal's stop_price is a Decimal"),
         (Signal(LONG, "x", confidence=0.8), "a signal's confidence is text, found 0.8"),  # type: ignore[arg-type]
         (Signal(LONG, None), "a signal's reason is text, found None"),  # type: ignore[arg-type]

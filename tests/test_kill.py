@@ -106,4 +106,3 @@ def test_a_run_killed_by_the_clock_goes_on_over_a_longer_feed(tmp_path: Path) ->
     assert run_program(tmp_path, *RUN).code == 0
     assert run_program(tmp_path, *RUN, "--ledger", "whole.ledger").code == 0
     assert log_rows(tmp_path / "paper.ledger") == log_rows(tmp_path / "whole.ledger")
-

@@ -1,5 +1,6 @@
 """Nonsense in any argument of any verb is answered with a sentence and an exit code that means something."""
 
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_no_value_of_any_argument_makes_the_program_fall_over(
     verb: str, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = tmp_path / "here"
-    monkeypatch.setattr(sys, "stdin", (tmp_path / "nothing").open("w+", encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     for option in VERBS[verb].params:
         if isinstance(option, click.Option) and (option.is_flag or option.name == "help"):
             continue

@@ -56,7 +56,10 @@ STOPPED: dict[str, tuple[str, str]] = {
     "wants a float": ("def on_bar(self, bar): return Signal(LONG, 'x', quantity=1.5)", "found 1.5"),
     "wants nothing": ("def on_bar(self, bar): return Signal(LONG, 'x', quantity=Decimal(0))", "above zero"),
     "wants less than nothing": ("def on_bar(self, bar): return Signal(LONG, 'x', notional=Decimal(-5))", "above zero"),
-    "wants no number": ("def on_bar(self, bar): return Signal(LONG, 'x', notional=Decimal('NaN'))", "found Decimal('NaN')"),
+    "wants no number": (
+        "def on_bar(self, bar): return Signal(LONG, 'x', notional=Decimal('NaN'))",
+        "found Decimal('NaN')",
+    ),
     "wants everything": (
         "def on_bar(self, bar): return Signal(LONG, 'x', quantity=Decimal('1E+999999'))",
         "up to 1E+15",
@@ -71,7 +74,10 @@ STOPPED: dict[str, tuple[str, str]] = {
     ),
 }
 REFUSED: dict[str, tuple[str, list[str]]] = {
-    "raises when made": ("def __init__(self, parameters): raise ValueError('not today')", ["cannot be made", "not today"]),
+    "raises when made": (
+        "def __init__(self, parameters): raise ValueError('not today')",
+        ["cannot be made", "not today"],
+    ),
     "exits when made": ("def __init__(self, parameters): sys.exit(0)", ["cannot be made", "SystemExit"]),
     "forgets its parameters": ("def __init__(self, parameters): pass", ["super().__init__(parameters)"]),
     "exits when imported": ("pass\nsys.exit(0)", ["does not import", "SystemExit"]),
@@ -130,7 +136,10 @@ def test_a_strategy_that_cannot_be_had_is_refused_before_a_ledger_is_made(
 def test_a_strategy_that_fails_with_its_address_is_no_other_after_a_restart(tmp_path: Path) -> None:
     """`<object object at 0x7f…>` differs in every process; the run that is taken up again is still the same one."""
     furnish(tmp_path)
-    fails = TRADER.replace('        self.count("bar")\n', '        self.count("bar")\n        if self.counts["bar"] == 20: raise ValueError(self)\n')
+    fails = TRADER.replace(
+        '        self.count("bar")\n',
+        '        self.count("bar")\n        if self.counts["bar"] == 20: raise ValueError(self)\n',
+    )
     (tmp_path / "trader.py").write_text(fails, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(
         'strategies: [{name: trader.py:Trader}, {name: vwap, parameters: {lookback: "5", entry_percent: "0.3"}}]\n'
@@ -156,7 +165,9 @@ SQLiteLedgerRecorder.write = dying
 
 
 def test_what_a_strategy_prints_does_not_spoil_the_json(here: Path) -> None:
-    (here / "odd.py").write_text(f"print('imported')\n{HEAD}    def on_bar(self, bar): print('hello')\n", encoding="utf-8")
+    (here / "odd.py").write_text(
+        f"print('imported')\n{HEAD}    def on_bar(self, bar): print('hello')\n", encoding="utf-8"
+    )
     ended = run_program(here, *RUN)
     assert json.loads(ended.out)["bars"] == 36
     assert ended.err.count("hello") == 36
@@ -173,7 +184,9 @@ def test_two_strategies_of_one_name_keep_their_positions_apart(here: Path, capsy
     assert {order["strategy"] for order in orders} == {"Trader", "Trader-2"}
 
 
-def test_a_strategy_that_leaves_its_directory_can_still_be_halted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_strategy_that_leaves_its_directory_can_still_be_halted(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     requests = here / "paper.ledger.requests"
     requests.mkdir()
     (requests / "1.json").write_text('{"verb": "halt", "operator": "me", "reason": "wait"}', encoding="utf-8")

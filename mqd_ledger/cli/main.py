@@ -147,7 +147,9 @@ def _check_readable(arguments: Sequence[str]) -> None:
     for argument in arguments:
         shown = argument.encode("utf-8", "backslashreplace").decode()
         if shown != argument or "\0" in argument:
-            raise BadInput(f"The argument {shown!r} holds bytes that are not UTF-8 text. Write it in UTF-8, or rename the file.")
+            raise BadInput(
+                f"The argument {shown!r} holds bytes that are not UTF-8 text. Write it in UTF-8, or rename the file."
+            )
 
 
 def _give_up_output() -> None:

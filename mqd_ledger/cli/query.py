@@ -35,7 +35,11 @@ if TYPE_CHECKING:  # duckdb is slow to import and --help does not need it
 )
 @click.option("--out", type=FILE, metavar="FILE", help="Write to a file instead of the terminal.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60, show_default=True, help="Time limit."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=60,
+    show_default=True,
+    help="Time limit.",
 )
 @click.option("--views", is_flag=True, help="List what can be asked: the views and their columns.")
 @ledger_option

@@ -206,7 +206,9 @@ def _with_strategy(settings: "Settings", strategy: str | None, params: Sequence[
 
     given = dict(pair("--param", param) for param in params)
     if strategy is not None:
-        chosen = StrategySettings.model_construct(name=strategy, parameters=given)  # the registry says what is wrong with it
+        chosen = StrategySettings.model_construct(
+            name=strategy, parameters=given
+        )  # the registry says what is wrong with it
     elif not given:
         return settings
     elif len(settings.strategies) == 1:

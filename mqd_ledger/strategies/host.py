@@ -79,7 +79,9 @@ class StrategyHost:
         return commands
 
     def _fill(self, event: OrderFilled) -> Sequence[Command]:
-        order = copy(self._state.orders[event.client_order_id])  # what the strategy does to it is its own affair
+        order = self._state.orders[event.client_order_id]
+        if self._arithmetic.get(order.strategy) is not None:
+            order = copy(order)  # what a user's strategy does to it is its own affair
         return self._show(order.strategy, order.symbol, event, lambda strategy: strategy.on_order_filled(order, event))
 
     def _lot_closed(self, event: LotClosed) -> Sequence[Command]:
