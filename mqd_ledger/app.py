@@ -34,7 +34,7 @@ from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
-from mqd_ledger.values import ARITHMETIC, INTERVALS, from_microseconds
+from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, from_microseconds
 
 SAMPLE_BEGINS = date(2026, 1, 5)
 ANSWER_SECONDS = 10.0
@@ -213,7 +213,8 @@ def init(ledger: Path, ledger_id: str) -> int:
     """Make an empty ledger with an identity of its own; its first position."""
     with EventLog.create(ledger, durability="full") as log:
         position = log.head.position
-        Engine(State(), log).handle(CreateLedger(datetime.now(UTC), ledger_id))
+        # A simulated ledger lives in its bars' time, and they may be of any year: it is made before all of them.
+        Engine(State(), log).handle(CreateLedger(EPOCH, ledger_id))
         log.commit()
         return position + 1
 
@@ -291,6 +292,6 @@ def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
 def _now_of(state: State, log: EventLog) -> datetime:
     """A simulated ledger lives in its bars' time; any other in the clock's."""
     last = from_microseconds(log.head.recorded_at)
-    if state.run is not None and MODES[state.run.mode].time_from == "the bars":
+    if state.run is None or MODES[state.run.mode].time_from == "the bars":
         return last
     return max(datetime.now(UTC), last)

@@ -25,8 +25,9 @@ from mqd_ledger.policy import Policy
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.strategies.host import StrategyHost
-from mqd_ledger.values import INTERVALS, Bar, Money, from_microseconds
+from mqd_ledger.values import INTERVALS, Bar, Money, from_microseconds, iso
 
+OPENING_DEPOSIT = "opening-deposit"
 LISTEN_SECONDS = 0.2  # how long an operator waits at most while a run waits for its next bar
 
 Item = Bar | RejectedRow
@@ -104,6 +105,12 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
     if first is None:
         outcome.news.append(f"Nothing new: every bar of {plan.source.name} is in this ledger already.")
         return None
+    if first.end_at < from_microseconds(log.head.recorded_at):
+        raise BadInput(
+            f"{plan.source.name} goes on at {iso(first.start_at)}, but this ledger has come to "
+            f"{iso(from_microseconds(log.head.recorded_at))} already, and its time never goes back. Play older bars into "
+            "another ledger, or in a backtest."
+        )
     if open_run is not None:
         outcome.news.append(f"The open run is ended and a new one started: {changed}")
     engine = Engine(state, log, plan.reactors(state, strategies))
@@ -126,7 +133,8 @@ def _first_bar(items: Iterable[Item], plan: Plan) -> Bar | None:
 def _start(engine: Engine, log: EventLog, plan: Plan, specs: tuple[StrategySpec, ...], at: datetime) -> None:
     if not engine.state.ledger_id:
         engine.handle(CreateLedger(at, plan.ledger_id))
-        engine.handle(ReportCash(at, "opening-deposit", "DEPOSIT", plan.cash, "opening balance of a simulated account"))
+    if OPENING_DEPOSIT not in engine.state.movements:  # `init` makes a ledger without
+        engine.handle(ReportCash(at, OPENING_DEPOSIT, "DEPOSIT", plan.cash, "opening balance of a simulated account"))
     if engine.state.run_is_open:
         engine.handle(EndRun(at, "another run was started on this ledger"))
     engine.handle(StartRun(at, plan.mode, __version__, plan.source, specs, plan.policy))

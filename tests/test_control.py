@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,13 +72,30 @@ def play(here: Path) -> dict[str, Any]:
 def test_a_run_that_waits_for_its_next_bar_hears_a_halt(here: Path) -> None:
     """At this speed two bars are two minutes apart; nobody may have to wait for that to stop trading."""
     with started(here, *RUN, "--speed", "0.5") as process:
-        wait_for_event(here / "paper.ledger", 4, process)
+        wait_for_event(here / "paper.ledger", 3, process)
         assert execute(["halt", "--reason", "wait"]) == 0
         assert trading_state(here / "paper.ledger") == ("HALTED", "wait")
         interrupt(process)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert list(requests_of(here).iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can answer")
+def test_a_request_to_end_stops_in_good_order_and_a_second_one_at_once_and_both_can_go_on(here: Path) -> None:
+    for signals in (1, 2):
+        with started(here, *RUN, "--speed", "0.5" if signals == 1 else "max") as process:
+            wait_for_event(here / "paper.ledger", 3 if signals == 1 else 60, process)
+            for _ in range(signals):
+                process.terminate()
+            output, errors = process.communicate(timeout=60)
+        assert process.returncode in ({0} if signals == 1 else {0, 130}), errors
+        assert "Traceback" not in errors
+        if signals == 1:
+            assert json.loads(output)["stopped"] is True
+    assert play(here)["finished"] is True or "Nothing new" in play(here)["news"][0]
+    assert run_program(here, *RUN, "--ledger", "whole.ledger").code == 0
+    assert log_rows(here / "paper.ledger") == log_rows(here / "whole.ledger")
 
 
 def test_a_halt_given_between_a_kill_and_the_restart_holds(here: Path) -> None:

@@ -18,7 +18,8 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 # At import, in every call, and in what it is given: whatever a strategy does to these, the books stay as they are.
 CARELESS = TRADER.replace("\nclass Trader", "\nimport decimal\ndecimal.getcontext().prec = 3\n\nclass Trader").replace(
     '        self.count("fill")',
-    '        decimal.getcontext().prec = 2\n        decimal.getcontext().rounding = "ROUND_UP"\n        order.quantity = Decimal(1)\n'
+    '        decimal.getcontext().prec = 2\n        decimal.getcontext().rounding = "ROUND_UP"\n'
+    "        order.quantity = Decimal(1)\n"
     "        order.filled_quantity = order.filled_notional = Decimal(999)\n        order.symbol = order.strategy = 'NONE'\n"
     '        self.kept = getattr(self, "kept", []) + [order, fill, self.context]\n        self.count("fill")',
 )
@@ -176,3 +177,29 @@ def test_bars_around_a_hole_in_time_are_all_played_and_proved(hole: str, tmp_pat
     ended = run_program(tmp_path, "verify", "--rerun", "--json")
     assert ended.code == 0, ended.out
     assert json.loads(ended.out)["passed"] is True
+
+
+def test_a_ledger_made_by_init_trades_as_one_that_a_run_made_itself(tmp_path: Path) -> None:
+    """It has its deposit, and lives in the time of its bars: their days count, not the day it was made on."""
+    furnish(tmp_path)
+    assert run_program(tmp_path, "init", "--id", "mine").code == 0
+    assert run_program(tmp_path, "halt", "--reason", "not yet").code == 0
+    assert run_program(tmp_path, "resume", "--reason", "now").code == 0
+    made, itself = played(tmp_path), played(tmp_path, "--ledger", "itself.ledger")
+    figures = ("bars", "orders", "fills", "denied", "cash", "equity", "realized_pnl")
+    assert made["fills"] > 0
+    assert [made[name] for name in figures] == [itself[name] for name in figures]
+    ended = run_program(tmp_path, "replay", "--until", "2026-01-05T15:00:00Z", "--json")
+    assert json.loads(ended.out)["limits"]["day_starts_at"] == "2026-01-05T00:00:00Z"
+    assert run_program(tmp_path, "verify", "--rerun").code == 0
+
+
+def test_older_bars_than_a_ledger_has_seen_are_refused_because_its_time_never_goes_back(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    before = played(tmp_path)["log_hash"]
+    write_bars(tmp_path / "old.csv", bar_rows(20, start_at=datetime(2024, 1, 8, 15, 0, tzinfo=UTC), symbols=("OLD",)))
+    ended = run_program(tmp_path, "run", "--paper", "--bars", "old.csv", "--config", "mine.yaml")
+    assert ended.code == 2
+    assert "old.csv goes on at 2024-01-08T15:00:00Z" in ended.err
+    assert "its time never goes back" in ended.err
+    assert log_rows(tmp_path / "paper.ledger")[-1][9].hex() == before

@@ -41,7 +41,8 @@ def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], fee
     for spec in specs:
         parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items() if value != "[]")
         pairs.append(("strategy", f"{spec.name} ({parameters})" if parameters else spec.name))
-    pairs.append(("limits", _limits(settings)))
+    limits = _limits(settings)
+    pairs += [("" if start else "limits", ", ".join(limits[start : start + 2])) for start in range(0, len(limits), 2)]
     if feed.source.kind == "synthetic":
         output.shout(SYNTHETIC)
     output.facts(pairs)
@@ -49,11 +50,11 @@ def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], fee
     sys.stdout.flush()  # into a file or a pipe it would otherwise come after the run
 
 
-def _limits(settings: Settings) -> str:
+def _limits(settings: Settings) -> list[str]:
     """The limits that hold, each with the name that --set takes after `risk.`."""
     limits = settings.policy.limits
     in_force = {name: getattr(limits, name) for name in limits.__struct_fields__}
-    return ", ".join(f"{name} {output.text(value)}" for name, value in in_force.items() if value not in {None, ()})
+    return [f"{name} {output.text(value)}" for name, value in in_force.items() if value not in {None, ()}]
 
 
 # --- meanwhile --------------------------------------------------------------------------------------------------------
