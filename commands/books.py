@@ -7,7 +7,7 @@ from mqd_ledger.events import LotClosed, LotEvent, LotOpened, LotReopened
 from mqd_ledger.lots import Lot, apply_entry, copy_of, in_order, match, merge
 from mqd_ledger.orders import Order
 from mqd_ledger.state import Execution, State
-from mqd_ledger.values import ZERO, LotMethod, Price, Quantity
+from mqd_ledger.values import ZERO, LotCause, LotMethod, Price, Quantity
 
 
 def book(
@@ -42,6 +42,7 @@ def book(
             price,
             closing.realized_pnl,
             closing.lot.opened_at,
+            LotCause.TRADE,
         )
         for closing in closings
     ]
@@ -50,16 +51,20 @@ def book(
     same_side = [lot for lot in lots if lot.strategy == order.strategy] if not closings else []
     if method is LotMethod.AVERAGE and same_side:
         quantity, cost_price, cost_basis = merge(same_side, opening, price)
-        entries += [_averaged_away(lot, execution_id, at) for lot in same_side]
+        entries += [_gone(lot, execution_id, at, LotCause.MERGE) for lot in same_side]
+        opened_at = min(lot.opened_at for lot in same_side)
     else:
-        quantity, cost_price, cost_basis = opening, price, opening * price
+        quantity, cost_price, cost_basis, opened_at = opening, price, opening * price, at
     entries.append(
-        LotOpened(at, execution_id, order.symbol, order.strategy, execution_id, quantity, cost_price, cost_basis)
+        LotOpened(
+            at, execution_id, order.symbol, order.strategy, execution_id, quantity, cost_price, cost_basis, opened_at
+        )
     )
     return entries
 
 
-def _averaged_away(lot: Lot, execution_id: str, at: datetime) -> LotClosed:
+def _gone(lot: Lot, execution_id: str, at: datetime, cause: LotCause) -> LotClosed:
+    """A lot that ends without a trade: at its cost, for nothing."""
     return LotClosed(
         at,
         lot.lot_id,
@@ -71,6 +76,7 @@ def _averaged_away(lot: Lot, execution_id: str, at: datetime) -> LotClosed:
         lot.cost_price,
         ZERO,
         lot.opened_at,
+        cause,
     )
 
 
@@ -102,11 +108,12 @@ def unbook(order: Order, execution_id: str, execution: Execution, at: datetime, 
             closed.cost_basis,
             closed.realized_pnl,
             closed.opened_at,
+            closed.cause,
         )
         for closed in reversed(execution.closed)
     ]
     if opened is not None:
-        undone.append(_averaged_away(opened, execution_id, at))
+        undone.append(_gone(opened, execution_id, at, LotCause.BUST))
     is_whole = (opened.quantity if opened is not None else ZERO) == execution.opened
     if is_whole and len({lot.quantity > 0 for lot in _lots_after(lots, undone)}) <= 1:
         return undone

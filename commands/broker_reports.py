@@ -27,7 +27,7 @@ from mqd_ledger.events import (
 )
 from mqd_ledger.orders import Order, Trigger, transition
 from mqd_ledger.state import Execution, State
-from mqd_ledger.values import ZERO, Anomaly, Money, OrderState, Price, Quantity, Side, Symbol
+from mqd_ledger.values import ZERO, Anomaly, Money, OrderState, OrderType, Price, Quantity, Side, Symbol, TimeInForce
 
 
 class BrokerReport(Command, frozen=True, gc=False):
@@ -75,7 +75,12 @@ class ReportUnknownOrder(BrokerReport, frozen=True, gc=False):
     broker_order_id: str
     symbol: Symbol
     side: Side
-    quantity: Quantity
+    quantity: Quantity | None
+    notional: Money | None = None
+    order_type: OrderType = OrderType.MARKET
+    limit_price: Price | None = None
+    stop_price: Price | None = None
+    time_in_force: TimeInForce = TimeInForce.DAY
 
 
 class ReportBust(BrokerReport, frozen=True, gc=False):
@@ -136,11 +141,13 @@ def cancel_rejected(command: ReportCancelRejected, state: State) -> list[Event]:
 def unknown_order(command: ReportUnknownOrder, state: State) -> list[Event]:
     if command.client_order_id in state.orders:
         return []
-    if not (command.quantity.is_finite() and command.quantity > 0):
+    size = command.quantity if command.quantity is not None else command.notional
+    if size is None or not (size.is_finite() and size > 0):
         raise CommandRefused(
-            f"An order is of a quantity above zero; {command.client_order_id} came with {command.quantity}."
+            f"An order is of a quantity or a notional above zero; {command.client_order_id} came with {command.quantity} "
+            f"and {command.notional}."
         )
-    detail = f"{command.side} {command.quantity} {command.symbol} was not sent from this ledger"
+    detail = f"{command.side} {size} {command.symbol} was not sent from this ledger"
     return [
         OrderAdopted(
             command.occurred_at,
@@ -149,6 +156,11 @@ def unknown_order(command: ReportUnknownOrder, state: State) -> list[Event]:
             command.symbol,
             command.side,
             command.quantity,
+            command.notional,
+            command.order_type,
+            command.limit_price,
+            command.stop_price,
+            command.time_in_force,
         ),
         OrderAnomalyFound(command.occurred_at, command.client_order_id, Anomaly.UNKNOWN_ORDER, detail),
     ]
@@ -271,6 +283,7 @@ def correction(command: ReportCorrection, state: State) -> list[Event]:
         previous.price,
         command.quantity,
         command.price,
+        previous.commission,
     )
     undone = unbook(order, command.previous_execution_id, previous, at, state)
     booked = book(order, command.execution_id, signed, command.price, at, state, after=undone)
@@ -304,6 +317,11 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.symbol,
         event.side,
         event.quantity,
+        event.notional,
+        event.order_type,
+        event.limit_price,
+        event.stop_price,
+        event.time_in_force,
     ),
     OrderFilled: lambda event, at: ReportFill(
         at,

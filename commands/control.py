@@ -21,12 +21,14 @@ from mqd_ledger.events import (
     TradingResumed,
 )
 from mqd_ledger.policy import Policy
+from mqd_ledger.risk import CHECK_NAMES
 from mqd_ledger.state import State
 from mqd_ledger.values import TradingState
 
 
 class CreateLedger(Command, frozen=True, gc=False):
     ledger_id: str
+    currency: str = "USD"
 
 
 class StartRun(Command, frozen=True, gc=False):
@@ -35,6 +37,7 @@ class StartRun(Command, frozen=True, gc=False):
     source: Source
     strategies: tuple[StrategySpec, ...]
     policy: Policy
+    checks: tuple[str, ...] = CHECK_NAMES
 
 
 class EndRun(Command, frozen=True, gc=False):
@@ -44,6 +47,7 @@ class EndRun(Command, frozen=True, gc=False):
 class ControlTrading(Command, frozen=True, gc=False):
     operator: str
     reason: str
+    request_id: str = ""  # the same request heard again, even after others, is not done again
 
 
 class HaltTrading(ControlTrading, frozen=True, gc=False):
@@ -71,7 +75,7 @@ def create_ledger(command: CreateLedger, state: State) -> list[Event]:
             f"A ledger id is made of letters, digits and hyphens, because every order's id begins with it; "
             f"found {command.ledger_id!r}."
         )
-    return [LedgerCreated(command.at, command.ledger_id)]
+    return [LedgerCreated(command.at, command.ledger_id, command.currency)]
 
 
 def start_run(command: StartRun, state: State) -> list[Event]:
@@ -80,7 +84,14 @@ def start_run(command: StartRun, state: State) -> list[Event]:
     run = state.run.run + 1 if state.run else 1
     return [
         RunStarted(
-            command.at, run, command.mode, command.code_version, command.source, command.strategies, command.policy
+            command.at,
+            run,
+            command.mode,
+            command.code_version,
+            command.source,
+            command.strategies,
+            command.policy,
+            command.checks,
         )
     ]
 
@@ -102,13 +113,13 @@ def control_trading(command: ControlTrading, state: State) -> list[Event]:
     to, event = _CONTROL[type(command)]
     if not command.reason.strip():
         raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
-    if state.trading_state is to:
+    if (command.request_id and command.request_id in state.requests) or state.trading_state is to:
         return []
     if state.trading_state is TradingState.HALTED and to is TradingState.REDUCING:
         raise CommandRefused(
             "Trading is halted, which is stricter than reducing; only a resume with a reason lifts a halt."
         )
-    return [event(command.at, command.operator, command.reason)]
+    return [event(command.at, command.operator, command.reason, command.request_id)]
 
 
 def stop_strategy(command: StopStrategy, state: State) -> list[Event]:
@@ -134,13 +145,19 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     StopStrategy: stop_strategy,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
-    LedgerCreated: lambda event, _: CreateLedger(event.occurred_at, event.ledger_id),
+    LedgerCreated: lambda event, _: CreateLedger(event.occurred_at, event.ledger_id, event.currency),
     RunStarted: lambda event, _: StartRun(
-        event.occurred_at, event.mode, event.code_version, event.source, event.strategies, event.policy
+        event.occurred_at,
+        event.mode,
+        event.code_version,
+        event.source,
+        event.strategies,
+        event.policy,
+        event.checks,
     ),
     RunEnded: lambda event, _: EndRun(event.occurred_at, event.reason),
-    TradingHalted: lambda event, _: HaltTrading(event.occurred_at, event.operator, event.reason),
-    TradingReduced: lambda event, _: ReduceTrading(event.occurred_at, event.operator, event.reason),
-    TradingResumed: lambda event, _: ResumeTrading(event.occurred_at, event.operator, event.reason),
+    TradingHalted: lambda event, _: HaltTrading(event.occurred_at, event.operator, event.reason, event.request_id),
+    TradingReduced: lambda event, _: ReduceTrading(event.occurred_at, event.operator, event.reason, event.request_id),
+    TradingResumed: lambda event, _: ResumeTrading(event.occurred_at, event.operator, event.reason, event.request_id),
     StrategyStopped: lambda event, _: StopStrategy(event.occurred_at, event.strategy, event.error),
 }

@@ -7,7 +7,8 @@ kept, and what its time is.
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, setcontext
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from commands.control import CreateLedger
-from mqd_ledger import lock, operator_requests
+from mqd_ledger import chain, lock, operator_requests
 from mqd_ledger.audit.as_of import limits_of
 from mqd_ledger.audit.verify import Finding
 from mqd_ledger.audit.verify import verify as prove
@@ -153,13 +154,24 @@ def run_paper(
     setcontext(ARITHMETIC.copy())
     controls.requests = RequestBox(ledger)
     with _open_or_create(ledger, MODES["paper"]) as log:
+        chain.check(log.rows())  # what was tampered with is not traded on
         feed = make_feed(fold(log))
         return play(log, plan_of("paper", settings, feed), controls), feed
 
 
-def _open_or_create(ledger: Path, mode: Mode) -> EventLog:
-    make = mode.log.open if ledger.exists() else mode.log.create
-    return make(ledger, durability=mode.durability)
+@contextmanager
+def _open_or_create(ledger: Path, mode: Mode) -> Iterator[EventLog]:
+    """A ledger to write. One that was made here and in which nothing could be recorded is not left behind."""
+    is_new = not ledger.exists()
+    make = mode.log.create if is_new else mode.log.open
+    with make(ledger, durability=mode.durability) as log:
+        try:
+            yield log
+        except BadInput:
+            if is_new and not log.head.position:
+                log.close()
+                ledger.unlink(missing_ok=True)
+            raise
 
 
 class Report(NamedTuple):
@@ -274,7 +286,7 @@ def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
         with EventLog.open(ledger, durability="full") as log:
             state = fold(log)
             at = _now_of(state, log)
-            events = Engine(state, log).handle(REQUESTS[verb](at, operator, reason))
+            events = Engine(state, log).handle(REQUESTS[verb](at, operator, reason, ""))
             log.commit()
             return (
                 f"Trading is {state.trading_state}."

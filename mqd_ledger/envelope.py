@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mqd_ledger.errors import UnknownEventType
+from mqd_ledger.errors import BrokenPromise, UnknownEventType
 from mqd_ledger.events import TYPES, Event
 from mqd_ledger.upcasts import UPCASTS
 
@@ -46,5 +46,11 @@ def decode(name: str, payload: bytes | str) -> Event:
             f"The log holds an event of type {name!r}, which this version does not know. Known are {', '.join(sorted(DECODERS))}. "
             "Use the version of mqd-ledger that wrote it, or a newer one."
         )
-    event: Event = decoder(payload)
+    try:
+        event: Event = decoder(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BrokenPromise(
+            f"An event of type {name} holds a payload that is not of that type ({error}): it was altered. "
+            "`mqd-ledger verify` finds the first event that was; restore the ledger from a backup or an export."
+        ) from error
     return event

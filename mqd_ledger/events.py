@@ -19,6 +19,7 @@ from mqd_ledger.values import (
     Anomaly,
     Bar,
     Direction,
+    LotCause,
     Money,
     OrderType,
     Price,
@@ -60,6 +61,7 @@ class AccountEvent(Event, frozen=True, gc=False):
 
 class LedgerCreated(AccountEvent, frozen=True, gc=False):
     ledger_id: str  # in front of every client_order_id of this ledger
+    currency: str = "USD"  # of all its money
 
 
 class RunEvent(Event, frozen=True, gc=False):
@@ -72,6 +74,9 @@ class RunStarted(RunEvent, frozen=True, gc=False):
     source: Source
     strategies: tuple[StrategySpec, ...]
     policy: Policy
+    checks: tuple[
+        str, ...
+    ] = ()  # of the risk gate, in their order; one added later does not apply to this run. None: all
 
 
 class RunEnded(RunEvent, frozen=True, gc=False):
@@ -86,12 +91,13 @@ class BarClosed(Event, frozen=True, gc=False):
 
 
 class BarRejected(Event, frozen=True, gc=False):
-    """A bar that no strategy ever saw. `line` is its line in the source (0 where there is none)."""
+    """A bar that no strategy ever saw: a row of a source (`line` and `raw`), or a whole bar that came too late or too early."""
 
     symbol: Symbol | None
-    line: int
+    line: int | None
     raw: str
     reason: str
+    bar: Bar | None = None
 
 
 # --- strategies ------------------------------------------------------------------------------------------------------------
@@ -151,11 +157,11 @@ class OrderRequested(OrderEvent, frozen=True, gc=False):
 
 
 class Check(msgspec.Struct, frozen=True, gc=False):
-    """One risk check as it was evaluated. `limit` is what was allowed (None where no limit is set)."""
+    """One risk check as it was evaluated. `allowed` is None where no limit is set."""
 
     name: str
     passed: bool
-    limit: str | None
+    allowed: str | None
     inputs: dict[str, str]
 
 
@@ -223,7 +229,12 @@ class OrderAdopted(OrderEvent, frozen=True, gc=False):
     broker_order_id: str
     symbol: Symbol
     side: Side
-    quantity: Quantity
+    quantity: Quantity | None
+    notional: Money | None = None
+    order_type: OrderType = OrderType.MARKET
+    limit_price: Price | None = None
+    stop_price: Price | None = None
+    time_in_force: TimeInForce = TimeInForce.DAY
 
 
 class ExecutionBusted(OrderEvent, frozen=True, gc=False):
@@ -248,6 +259,7 @@ class ExecutionCorrected(OrderEvent, frozen=True, gc=False):
     previous_price: Price
     last_quantity: Quantity
     last_price: Price
+    commission: Money  # of the new execution: the one it replaces had the same
 
 
 class OrderAnomalyFound(OrderEvent, frozen=True, gc=False):
@@ -268,21 +280,30 @@ class LotEvent(Event, frozen=True, gc=False):
 
 
 class LotOpened(LotEvent, frozen=True, gc=False):
-    """`quantity` is signed: short lots are negative. `cost_basis` = quantity x cost_price, so negative for a short."""
+    """`quantity` is signed: short lots are negative. `cost_basis` = quantity x cost_price, so negative for a short.
+
+    `opened_at` is when its first share was bought or sold; that is earlier than `occurred_at` for one that lots were merged into.
+    """
 
     quantity: Quantity
     cost_price: Price
     cost_basis: Money
+    opened_at: datetime
 
 
 class LotClosed(LotEvent, frozen=True, gc=False):
-    """A part (or the whole) of a lot is gone. realized_pnl = quantity x price - cost_basis, before commissions."""
+    """A part (or the whole) of a lot is gone. realized_pnl = quantity x price - cost_basis, before commissions.
+
+    `cause` is TRADE; or MERGE, where average cost put it into another lot, or BUST, where what opened it was undone: those two
+    realize nothing.
+    """
 
     quantity: Quantity
     cost_basis: Money
     price: Price
     realized_pnl: Money
     opened_at: datetime
+    cause: LotCause
 
 
 class LotReopened(LotEvent, frozen=True, gc=False):
@@ -292,6 +313,7 @@ class LotReopened(LotEvent, frozen=True, gc=False):
     cost_basis: Money
     realized_pnl: Money
     opened_at: datetime
+    cause: LotCause  # of the closing that is undone
 
 
 class CashMoved(AccountEvent, frozen=True, gc=False):
@@ -316,8 +338,11 @@ class FeeCharged(AccountEvent, frozen=True, gc=False):
 
 
 class ControlEvent(Event, frozen=True, gc=False):
+    """`request_id` is the asker's: a request that reaches us twice, even after others, counts once."""
+
     operator: str
     reason: str
+    request_id: str = ""
 
 
 class TradingHalted(ControlEvent, frozen=True, gc=False):

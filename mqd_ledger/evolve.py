@@ -24,7 +24,6 @@ from mqd_ledger.values import (
     Quantity,
     Side,
     Symbol,
-    TimeInForce,
     TradingState,
 )
 
@@ -110,6 +109,7 @@ def _bar_closed(state: State, event: e.BarClosed) -> None:
 
 def _bar_rejected(state: State, _event: e.BarRejected) -> None:
     state.feed_items += 1
+    state.rejected_total += 1
 
 
 def _strategy_stopped(state: State, event: e.StrategyStopped) -> None:
@@ -137,14 +137,14 @@ def _adopted(state: State, event: e.OrderAdopted) -> None:
         "",
         event.symbol,
         event.side,
-        OrderType.MARKET,
+        event.order_type,
         event.quantity,
-        notional=None,
-        limit_price=None,
-        stop_price=None,
+        event.notional,
+        event.limit_price,
+        event.stop_price,
         trail_price=None,
         trail_percent=None,
-        time_in_force=TimeInForce.DAY,
+        time_in_force=event.time_in_force,
         extended_hours=False,
         requested_at=event.occurred_at,
         state=OrderState.SUBMITTED,
@@ -281,9 +281,7 @@ def _corrected(state: State, event: e.ExecutionCorrected) -> None:
     signed = order.signed(event.last_quantity)
     order.filled_quantity += event.last_quantity - event.previous_quantity
     order.filled_notional += event.last_quantity * event.last_price - event.previous_quantity * event.previous_price
-    _remember(
-        state, event.execution_id, Execution(event.client_order_id, signed, event.last_price, previous.commission)
-    )
+    _remember(state, event.execution_id, Execution(event.client_order_id, signed, event.last_price, event.commission))
     _hold(state, event.symbol, -order.signed(event.previous_quantity), event.previous_price, event.occurred_at)
     _hold(state, event.symbol, signed, event.last_price, event.occurred_at)
     _equity_changed(state)
@@ -355,6 +353,7 @@ def _fee_charged(state: State, event: e.FeeCharged) -> None:
 
 def _trading(to: TradingState) -> Callable[[State, Any], None]:
     def changed(state: State, event: e.ControlEvent) -> None:
+        state.requests.add(event.request_id)
         state.trading_state, state.trading_state_reason = to, event.reason
 
     return changed

@@ -115,7 +115,7 @@ def apply_entry(lots: list[Lot], entry: LotEvent) -> None:
                     entry.quantity,
                     entry.cost_price,
                     entry.cost_basis,
-                    entry.occurred_at,
+                    entry.opened_at,
                 )
             )
         case LotClosed() if lot is not None:

@@ -18,7 +18,7 @@ from commands import Command
 from commands.control import HaltTrading, ReduceTrading, ResumeTrading
 from mqd_ledger.errors import BadInput, CommandRefused
 
-REQUESTS: Mapping[str, Callable[[datetime, str, str], Command]] = MappingProxyType(
+REQUESTS: Mapping[str, Callable[[datetime, str, str, str], Command]] = MappingProxyType(
     {"halt": HaltTrading, "reduce": ReduceTrading, "resume": ResumeTrading}
 )
 MOST_AT_ONCE = 100
@@ -66,13 +66,13 @@ class RequestBox:
         try:
             age_seconds = time.time() - path.stat().st_mtime
             request = json.loads(path.read_text(encoding="utf-8"))
-            command = REQUESTS[request["verb"]](at, _text(request["operator"]), _text(request["reason"]))
+            command = REQUESTS[request["verb"]](at, _text(request["operator"]), _text(request["reason"]), path.stem)
         except FileNotFoundError:  # withdrawn meanwhile
             return None
         except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             # Whoever wrote it wanted to stop or to go on; not knowing which, stopping is the safe reading.
             reason = _text(f"{path.name} could not be read ({type(error).__name__}: {error}); halted to be safe")
-            return HaltTrading(at, "unreadable request", reason)
+            return HaltTrading(at, "unreadable request", reason, path.stem)
         if isinstance(command, ResumeTrading) and age_seconds > FORGOTTEN_SECONDS:
             # Its asker was killed while it waited. What stops trading counts however old it is; this would lift a later halt.
             path.unlink(missing_ok=True)

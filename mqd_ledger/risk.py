@@ -9,11 +9,13 @@ To add a check: write a function named as the sentence that must be true and add
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from types import MappingProxyType
 
 import msgspec
 
 from mqd_ledger import sessions
+from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.events import Check, OrderRequested
 from mqd_ledger.orders import Order
 from mqd_ledger.policy import Limits
@@ -301,11 +303,27 @@ CHECKS: tuple[Callable[[Proposal], Check], ...] = (
 )
 
 
+CHECK_NAMES = tuple(check.__name__ for check in CHECKS)
+
+
+@cache
+def checks_named(names: tuple[str, ...]) -> tuple[Callable[[Proposal], Check], ...]:
+    """The checks of a run. One that was added since does not apply to it: its orders were decided without."""
+    known = dict(zip(CHECK_NAMES, CHECKS, strict=True))
+    if missing := [name for name in names if name not in known]:
+        raise BrokenPromise(
+            f"This run was decided with the risk checks {', '.join(missing)}, which this version does not have. "
+            "Use the version of mqd-ledger that wrote the ledger, or a newer one."
+        )
+    return tuple(known[name] for name in names) or CHECKS
+
+
 def evaluate(
-    order: OrderRequested, state: State, checks: tuple[Callable[[Proposal], Check], ...] = CHECKS
+    order: OrderRequested, state: State, checks: tuple[Callable[[Proposal], Check], ...] | None = None
 ) -> tuple[tuple[Check, ...], tuple[str, ...]]:
-    """Every check on an order, and a sentence for each that failed (none: the order may go)."""
+    """Every check of the run on an order, and a sentence for each that failed (none: the order may go)."""
     proposal = propose(order, state)
+    checks = checks or checks_named(state.run.checks if state.run else ())
     results = tuple([_run(check, proposal) for check in checks])
     return results, tuple([_sentence(result) for result in results if not result.passed])
 
@@ -319,5 +337,5 @@ def _run(check: Callable[[Proposal], Check], proposal: Proposal) -> Check:
 
 def _sentence(check: Check) -> str:
     found = ", ".join(f"{name} {value}" for name, value in check.inputs.items())
-    allowed = f"; allowed {check.limit}" if check.limit is not None else ""
+    allowed = f"; allowed {check.allowed}" if check.allowed is not None else ""
     return f"{check.name} does not hold: {found}{allowed}"

@@ -22,6 +22,7 @@ from mqd_ledger.feeds.validation import RejectedRow
 from mqd_ledger.log import EventLog
 from mqd_ledger.operator_requests import RequestBox
 from mqd_ledger.policy import Policy
+from mqd_ledger.sessions import closes_at
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.strategies.host import StrategyHost
@@ -102,10 +103,12 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
     state = outcome.state = _fold(log, State())
     seen = dict(state.last_bars)
     first = _first_bar(_unseen(plan.items(), seen), plan)
+    if first is None and not seen:
+        raise BadInput(f"{plan.source.name} has no bar to play: look at --symbol, --from and --to, and at the file.")
     if first is None:
         outcome.news.append(f"Nothing new: every bar of {plan.source.name} is in this ledger already.")
         return None
-    if first.end_at < from_microseconds(log.head.recorded_at):
+    if closes_at(first) < from_microseconds(log.head.recorded_at):
         raise BadInput(
             f"{plan.source.name} goes on at {iso(first.start_at)}, but this ledger has come to "
             f"{iso(from_microseconds(log.head.recorded_at))} already, and its time never goes back. Play older bars into "
@@ -214,7 +217,7 @@ def _feed(
     for item in items:
         if isinstance(item, Bar):
             lasts = INTERVALS[item.interval]
-            end_at = item.start_at + lasts
+            end_at = closes_at(item)
             if end_at > at:
                 # Nights and holidays are not waited out.
                 if pace is not None and _wait(

@@ -5,6 +5,7 @@
     next_session(at)            the first session that opens after that instant
     sessions_between(a, b)      every session from date a to date b, both included
     is_regular / is_extended    may one trade in regular hours (09:30-16:00) or in extended ones (04:00-20:00)?
+    closes_at(bar)              when a bar is known
     midnight(at, "exchange")    when the day that holds that instant began, in New York or UTC
 
 Every weekday is a session, but for the tables below. They are printed by `tools/make_calendar.py`, and a test compares
@@ -20,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from mqd_ledger.errors import BadInput
+from mqd_ledger.values import INTERVALS, Bar
 
 FIRST_DATE = date(1990, 1, 1)
 HORIZON = date(2028, 12, 31)  # the last date whose hours are known
@@ -226,3 +228,10 @@ def sessions_between(first_date: date, last_date: date) -> Iterator[Session]:
         if session is not None:
             yield session
         day += _DAY
+
+
+def closes_at(bar: Bar) -> datetime:
+    """When a bar is known: at its end, and a daily one at the close of its session, not at the midnight after it."""
+    if bar.interval == "1d" and FIRST_DATE <= (day := bar.start_at.date()) <= HORIZON and (session := session_on(day)):
+        return session.close_at
+    return bar.start_at + INTERVALS[bar.interval]  # bar.end_at without the call: every bar comes by here

@@ -1,8 +1,8 @@
 """How many shares a signal asks for when it does not say so itself.
 
 The sizer stays inside the limits that it can know (position, exposure, buying power), so that a full position is not asked for
-again and again; the risk gate still decides. Where the limits leave less than the smallest order, the smallest order is asked
-for all the same: the gate then denies it with every number, instead of nothing happening and nobody knowing why.
+again and again; the risk gate still decides. Where the limits leave less than the smallest order, what was wished is asked for
+all the same: the gate then denies it with every number, instead of nothing happening and nobody knowing why.
 """
 
 from collections.abc import Callable, Mapping

@@ -95,12 +95,14 @@ class State:
     fees: Money = ZERO
     movements: set[str] = field(default_factory=set)  # ids of cash movements: membership only
     charges: set[str] = field(default_factory=set)  # ids of fees: membership only
+    requests: set[str] = field(default_factory=set)  # ids of operators' requests: membership only
     peak_equity: Money = ZERO
     max_drawdown: Decimal = ZERO  # the largest fall from a peak, as a fraction of it
     consecutive_losses: int = 0
     day: Period = field(default_factory=Period)
     week: Period = field(default_factory=Period)
     bars_total: int = 0
+    rejected_total: int = 0  # bars
     orders_total: int = 0
     fills_total: int = 0
     denied_total: int = 0

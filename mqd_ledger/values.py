@@ -78,6 +78,14 @@ class LotMethod(StrEnum):
     AVERAGE = "AVERAGE"
 
 
+class LotCause(StrEnum):
+    """Why a lot was closed."""
+
+    TRADE = "TRADE"
+    MERGE = "MERGE"
+    BUST = "BUST"
+
+
 class Anomaly(StrEnum):
     """What the market does although the table says it should not. Each is told to the operator."""
 

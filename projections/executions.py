@@ -38,24 +38,20 @@ READS = (e.OrderFilled, e.ExecutionBusted, e.ExecutionCorrected)
 _BUSTED = "update executions set status = 'BUSTED' where execution_id = ? and status = 'BOOKED'"
 _CORRECTED = """update executions set status = 'CORRECTED', replaced_by = ?
     where execution_id = ? and status = 'BOOKED'"""
-# The correction says nothing of the commission: the old one's stays.
-_REPLACED = """update executions set commission = (select commission from executions
-    where execution_id = ? and status = 'BOOKED') where position = ?"""
 
 
 def apply(event: e.OrderFilled | e.ExecutionBusted | e.ExecutionCorrected, meta: Meta) -> Iterator[Statement]:
     match event:
         case e.OrderFilled():
-            yield _booked(event, meta, amount(event.commission))
+            yield _booked(event, meta)
         case e.ExecutionBusted():
             yield _BUSTED, (event.execution_id,)
         case e.ExecutionCorrected():
-            yield _booked(event, meta, "0")
-            yield _REPLACED, (event.previous_execution_id, meta.position)
+            yield _booked(event, meta)
             yield _CORRECTED, (event.execution_id, event.previous_execution_id)
 
 
-def _booked(event: e.OrderFilled | e.ExecutionCorrected, meta: Meta, commission: str) -> Statement:
+def _booked(event: e.OrderFilled | e.ExecutionCorrected, meta: Meta) -> Statement:
     return (
         EXECUTIONS.insert,
         (
@@ -67,7 +63,7 @@ def _booked(event: e.OrderFilled | e.ExecutionCorrected, meta: Meta, commission:
             amount(event.last_quantity),
             amount(event.last_price),
             amount(event.last_quantity * event.last_price),
-            commission,
+            amount(event.commission),
             meta.trade_date,
             at(event.occurred_at),
             "BOOKED",

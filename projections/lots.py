@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mqd_ledger import events as e
+from mqd_ledger.values import LotCause
 from projections.shape import Kind, Meta, Statement, Table, amount, at
 
 NAME = "lots"
@@ -15,7 +16,7 @@ LOTS = Table(
         "lot_id": Kind.TEXT,  # the execution that opened it
         "symbol": Kind.TEXT,
         "strategy": Kind.TEXT,
-        "state": Kind.TEXT,  # OPEN, CLOSED
+        "state": Kind.TEXT,  # OPEN, CLOSED; MERGED into another (average cost), BUSTED with the execution that opened it
         "quantity": Kind.DECIMAL,  # still open; negative for a short lot
         "opened_quantity": Kind.DECIMAL,
         "cost_price": Kind.DECIMAL,
@@ -31,8 +32,9 @@ READS = (e.LotOpened, e.LotClosed, e.LotReopened)
 
 _CHANGED = """update lots set quantity = decimal_add(quantity, ?), cost_basis = decimal_add(cost_basis, ?),
     realized_pnl = decimal_add(realized_pnl, ?), closed_at = ? where lot_id = ?"""
-_STATE = """update lots set state = case quantity when '0' then 'CLOSED' else 'OPEN' end,
+_STATE = """update lots set state = case quantity when '0' then ? else 'OPEN' end,
     closed_at = case quantity when '0' then closed_at end where lot_id = ?"""
+_ENDED = {LotCause.TRADE: "CLOSED", LotCause.MERGE: "MERGED", LotCause.BUST: "BUSTED"}
 
 
 def apply(event: e.LotOpened | e.LotClosed | e.LotReopened, meta: Meta) -> Iterator[Statement]:
@@ -52,7 +54,7 @@ def apply(event: e.LotOpened | e.LotClosed | e.LotReopened, meta: Meta) -> Itera
                     amount(event.cost_price),
                     amount(cost_basis),
                     "0",
-                    when,
+                    at(event.opened_at),
                     None,
                     meta.position,
                 ),
@@ -63,4 +65,4 @@ def apply(event: e.LotOpened | e.LotClosed | e.LotReopened, meta: Meta) -> Itera
         case e.LotReopened():
             change = amount(quantity), amount(cost_basis), amount(-event.realized_pnl), when
     yield _CHANGED, (*change, event.lot_id)
-    yield _STATE, (event.lot_id,)
+    yield _STATE, (_ENDED[event.cause], event.lot_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mqd_ledger import events as e
 from mqd_ledger.orders import Trigger
-from mqd_ledger.values import OrderState, OrderType, TimeInForce
+from mqd_ledger.values import OrderState
 from projections.shape import Kind, Meta, Statement, Table, amount, amount_or_none, at
 
 NAME = "orders"
@@ -98,7 +98,7 @@ def _requested(event: e.OrderRequested, meta: Meta) -> Iterator[Statement]:
 
 def _adopted(event: e.OrderAdopted, meta: Meta) -> Iterator[Statement]:
     """How it came about is not known; the broker has it."""
-    quantity, when = amount(event.quantity), at(event.occurred_at)
+    when = at(event.occurred_at)
     yield (
         ORDERS.insert,
         (
@@ -106,14 +106,17 @@ def _adopted(event: e.OrderAdopted, meta: Meta) -> Iterator[Statement]:
             "",
             event.symbol,
             event.side,
-            OrderType.MARKET,
-            quantity,
-            *(None, None, None, None, None),
-            TimeInForce.DAY,
+            event.order_type,
+            amount_or_none(event.quantity),
+            amount_or_none(event.notional),
+            amount_or_none(event.limit_price),
+            amount_or_none(event.stop_price),
+            *(None, None),
+            event.time_in_force,
             0,
             OrderState.SUBMITTED,
             *(None, 1, 0, event.broker_order_id, 0),
-            *("0", quantity, "0", None, "0", 0),
+            *("0", "0" if event.quantity is None else amount(event.quantity), "0", None, "0", 0),
             when,
             when,
             when,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from mqd_ledger import events as e
-from mqd_ledger.values import ZERO
+from mqd_ledger.values import ZERO, LotCause
 from projections.shape import Kind, Meta, Statement, Table, amount
 
 NAME = "pnl"
@@ -78,6 +78,7 @@ def _commission(event: e.OrderFilled | e.ExecutionBusted, meta: Meta, commission
 
 
 def _realized(event: e.LotClosed | e.LotReopened, meta: Meta, sign: int) -> Statement:
+    closings = sign * (event.cause is LotCause.TRADE)
     wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
     realized = amount(sign * event.realized_pnl)
-    return _ADDED, (meta.trade_date, event.symbol, event.strategy, None, realized, "0", "0", sign, wins, losses)
+    return _ADDED, (meta.trade_date, event.symbol, event.strategy, None, realized, "0", "0", closings, wins, losses)

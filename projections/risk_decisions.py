@@ -21,7 +21,7 @@ DECISIONS = Table(
         "reasons": Kind.TEXT,  # a sentence per failed check
         "failed_checks": Kind.TEXT,  # their names
         "checks_count": Kind.INTEGER,
-        "checks": Kind.TEXT,  # JSON: name, passed, limit, inputs
+        "checks": Kind.TEXT,  # JSON: name, passed, allowed, inputs
     },
 )
 TABLES = (DECISIONS,)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mqd_ledger import events as e
-from mqd_ledger.values import ZERO
+from mqd_ledger.values import ZERO, LotCause
 from projections.shape import Kind, Meta, Statement, Table, amount
 
 NAME = "strategies"
@@ -57,9 +57,10 @@ def _executed(event: e.OrderFilled | e.ExecutionBusted, count: int, commission: 
 
 
 def _realized(event: e.LotClosed | e.LotReopened, sign: int) -> tuple[Statement, ...]:
+    closings = sign * (event.cause is LotCause.TRADE)
     wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
     realized = amount(sign * event.realized_pnl)
-    return (_BORN, (event.strategy,)), (_REALIZED, (realized, sign, wins, losses, event.strategy))
+    return (_BORN, (event.strategy,)), (_REALIZED, (realized, closings, wins, losses, event.strategy))
 
 
 _APPLY: Mapping[type[e.Event], Callable[[Any], tuple[Statement, ...]]] = MappingProxyType(

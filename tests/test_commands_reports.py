@@ -17,7 +17,7 @@ from commands.broker_reports import (
 from commands.cash import ReportCash, ReportFee
 from commands.market import ReportBadBar, ReportBar
 from mqd_ledger import events as e
-from mqd_ledger.values import Anomaly, OrderState
+from mqd_ledger.values import Anomaly, LotCause, OrderState
 from tests.dsl import (
     BUY,
     MINUTE,
@@ -41,7 +41,7 @@ BUYING = working("o", "BUY 10 SPY")
 FILL = ReportFill(NOW, NOW, "o", "x", "SPY", BUY, D(4), D(100), D("0.35"))
 FILLED = (
     e.OrderFilled(NOW, "o", "x", "SPY", BUY, D(4), D(100), D("0.35"), D(4), D(6)),
-    e.LotOpened(NOW, "x", "SPY", "", "x", D(4), D(100), D(400)),
+    e.LotOpened(NOW, "x", "SPY", "", "x", D(4), D(100), D(400), NOW),
 )
 
 
@@ -100,7 +100,7 @@ def test_a_fill_and_its_lot_are_recorded_together_and_move_position_and_cash() -
         (ReportCorrection(NOW, NOW, "o", "none", "z", D(1), D(1)), "none cannot be corrected: it is not known here"),
         (ReportCorrection(NOW, NOW, "o", "x", "z", D(0), D(1)), "above zero.*found 0 at 1"),
         (ReportCorrection(NOW, NOW, "o2", "x", "z", D(1), D(1)), "x is one of order o"),
-        (ReportUnknownOrder(NOW, NOW, "new", "b", "SPY", BUY, D("NaN")), "quantity above zero; new came with NaN"),
+        (ReportUnknownOrder(NOW, NOW, "new", "b", "SPY", BUY, D("NaN")), "notional above zero; new came with NaN"),
         (ReportUnknownOrder(NOW, NOW, "new", "b", "SPY", BUY, D(-1)), "came with -1"),
     ),
 )
@@ -187,7 +187,7 @@ def test_a_bust_gives_back_shares_cash_and_commission() -> None:
             e.OrderAnomalyFound(
                 NOW, "o", Anomaly.EXECUTION_BUSTED, "execution busted while the order was PARTIALLY_FILLED"
             ),
-            e.LotClosed(NOW, "x", "SPY", "", "x", D(4), D(400), D(100), D(0), NOW),
+            e.LotClosed(NOW, "x", "SPY", "", "x", D(4), D(400), D(100), D(0), NOW, LotCause.BUST),
         )
     )
     assert (state.cash, state.equity, state.positions, state.commissions) == (D(1000), D(1000), {}, D(0))
@@ -210,10 +210,10 @@ def test_a_correction_books_the_difference_and_keeps_the_commission() -> None:
         given(world(deposit="1000"), BUYING, FILLED)
         .when(fix)
         .then(
-            e.ExecutionCorrected(NOW, "o", "x", "y", "SPY", BUY, D(4), D(100), D(3), D(101)),
+            e.ExecutionCorrected(NOW, "o", "x", "y", "SPY", BUY, D(4), D(100), D(3), D(101), D("0.35")),
             e.OrderAnomalyFound,
-            e.LotClosed(NOW, "x", "SPY", "", "x", D(4), D(400), D(100), D(0), NOW),
-            e.LotOpened(NOW, "y", "SPY", "", "y", D(3), D(101), D(303)),
+            e.LotClosed(NOW, "x", "SPY", "", "x", D(4), D(400), D(100), D(0), NOW, LotCause.BUST),
+            e.LotOpened(NOW, "y", "SPY", "", "y", D(3), D(101), D(303), NOW),
         )
     )
     assert (state.cash, state.positions, state.commissions) == (D("696.65"), {"SPY": D(3)}, D("0.35"))

@@ -13,6 +13,7 @@ from commands.trading import CancelOrder, RaiseSignal
 from mqd_ledger import events as e
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.policy import Sizing
+from mqd_ledger.risk import CHECK_NAMES
 from mqd_ledger.values import Direction, OrderState, Side, TradingState
 from tests.dsl import (
     MINUTE,
@@ -59,7 +60,7 @@ def holding(quantity: int) -> tuple[e.Event, ...]:
     return (
         *working("held", f"{side} {size} SPY", strategy="s"),
         e.OrderFilled(NOW, "held", "h", "SPY", side, size, D(100), D(0), size, D(0)),
-        e.LotOpened(NOW, "h", "SPY", "s", "h", D(quantity), D(100), D(quantity * 100)),
+        e.LotOpened(NOW, "h", "SPY", "s", "h", D(quantity), D(100), D(quantity * 100), NOW),
     )
 
 
@@ -227,7 +228,7 @@ def test_runs_are_numbered_and_one_ends_before_the_next_starts() -> None:
     given(world()).when(EndRun(NOW, "done")).then(e.RunEnded(NOW, 1, "done"))
     given(e.LedgerCreated(NOW, "L")).when(EndRun(NOW, "done")).refused("No run is open")
     given(world(), e.RunEnded(NOW, 1, "done")).when(EndRun(NOW, "done")).refused("No run is open")
-    started = e.RunStarted(NOW, 2, "backtest", "0", SOURCE, (), OPEN)
+    started = e.RunStarted(NOW, 2, "backtest", "0", SOURCE, (), OPEN, CHECK_NAMES)
     state = given(world(), e.StrategyStopped(NOW, "s", "x"), e.RunEnded(NOW, 1, "done")).when(start).then(started)
     assert (state.run_is_open, state.stopped_strategies, state.cash) == (True, {}, D(100000))
 

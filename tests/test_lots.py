@@ -8,7 +8,7 @@ from commands.broker_reports import ReportBust, ReportCorrection
 from mqd_ledger import events as e
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.lots import apply_entry, cost, held
-from mqd_ledger.values import LotMethod
+from mqd_ledger.values import LotCause, LotMethod
 from tests.dsl import OPENING, D, Desk, books_balance, lots_of, policy
 
 FIFO, LIFO, HIFO, AVERAGE = LotMethod.FIFO, LotMethod.LIFO, LotMethod.HIFO, LotMethod.AVERAGE
@@ -78,7 +78,7 @@ def test_a_strategy_closes_its_own_lots_first_under_every_method() -> None:
 def test_a_closing_records_its_cost_its_price_and_when_the_lot_was_opened() -> None:
     desk = play(FIFO, "+10@100 -4@110")
     closing = desk.tape.events[-1]
-    assert closing == e.LotClosed(OPENING, "a", "SPY", "", "b", D(4), D(400), D(110), D(40), OPENING)
+    assert closing == e.LotClosed(OPENING, "a", "SPY", "", "b", D(4), D(400), D(110), D(40), OPENING, LotCause.TRADE)
 
 
 @pytest.mark.parametrize("method", list(LotMethod))
@@ -142,7 +142,7 @@ def undo(desk: Desk, name: str) -> None:
 
 
 def test_an_entry_of_a_lot_that_is_not_open_stops_the_program() -> None:
-    entry = e.LotClosed(OPENING, "gone", "SPY", "", "x", D(1), D(1), D(1), D(0), OPENING)
+    entry = e.LotClosed(OPENING, "gone", "SPY", "", "x", D(1), D(1), D(1), D(0), OPENING, LotCause.TRADE)
     with pytest.raises(BrokenPromise, match="lot gone, which is not open in SPY"):
         apply_entry([], entry)
 

@@ -16,7 +16,7 @@ MARK = closed("SPY 14:29 100")
 LONG_10 = (
     *working("held", "BUY 10 SPY"),
     e.OrderFilled(at("14:30"), "held", "h", "SPY", BUY, D(10), D(100), D(0), D(10), D(0)),
-    e.LotOpened(at("14:30"), "h", "SPY", "", "h", D(10), D(100), D(1000)),
+    e.LotOpened(at("14:30"), "h", "SPY", "", "h", D(10), D(100), D(1000), at("14:30")),
 )
 LOST_50 = closed("SPY 14:30 95")  # ten shares, five dollars each
 HOPE = working("b", "BUY 5 SPY LIMIT 1")

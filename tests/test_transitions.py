@@ -17,7 +17,7 @@ from mqd_ledger import events as e
 from mqd_ledger.errors import IllegalTransition
 from mqd_ledger.orders import TERMINAL, TRANSITIONS, Trigger, mermaid, transition
 from mqd_ledger.state import State
-from mqd_ledger.values import Anomaly, OrderState
+from mqd_ledger.values import Anomaly, LotCause, OrderState
 from tests.dsl import BUY, OPENING, D, Given, given, kinds, sent, working, world
 
 S, T = OrderState, Trigger
@@ -101,7 +101,7 @@ def fills(quantity: str, filled: str, execution: str = "x", leaves: str = "0") -
     of = D(quantity)
     return (
         e.OrderFilled(NOW, "o", execution, "SPY", BUY, of, D(100), D(0), D(filled), D(leaves)),
-        e.LotOpened(NOW, execution, "SPY", "", execution, of, D(100), of * 100),
+        e.LotOpened(NOW, execution, "SPY", "", execution, of, D(100), of * 100, NOW),
     )
 
 
@@ -165,7 +165,7 @@ def test_every_anomaly_there_is_has_its_surprise() -> None:
 
 def test_what_a_bust_left_open_may_be_filled_again_without_alarm() -> None:
     busted = e.ExecutionBusted(NOW, "o", "x", "SPY", BUY, D(10), D(100), D(0))
-    gone = e.LotClosed(NOW, "x", "SPY", "", "x", D(10), D(1000), D(100), D(0), NOW)
+    gone = e.LotClosed(NOW, "x", "SPY", "", "x", D(10), D(1000), D(100), D(0), NOW, LotCause.BUST)
     state: State = given(world(), SUBMITTED, FILLED, busted, gone).when(fill("10", "y")).then(*fills("10", "10", "y"))
     assert state.orders["o"].filled_quantity == 10
     more = Given([])

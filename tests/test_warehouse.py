@@ -23,7 +23,7 @@ from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.policy import Policy
 from mqd_ledger.store import backup
 from mqd_ledger.upcasts import UPCASTS
-from mqd_ledger.values import Bar, Direction, OrderType, Side, TimeInForce
+from mqd_ledger.values import Bar, Direction, LotCause, OrderType, Side, TimeInForce
 from mqd_ledger.warehouse import Result, run_query, views_help, write_result
 from mqd_ledger.warehouse.segments import SIZES, folder_of
 from mqd_ledger.warehouse.views import MONEY, VIEWS, Field, names
@@ -50,8 +50,8 @@ def fill(number: int, price: str = "10.1", quantity: str = "0.3") -> e.OrderFill
 
 def one_of_each() -> list[e.Event]:
     checks = (
-        e.Check("price_is_fresh", passed=True, limit="90", inputs={"age": "3"}),
-        e.Check("notional_is_within_limit", passed=False, limit="1000", inputs={"notional": "1200.50"}),
+        e.Check("price_is_fresh", passed=True, allowed="90", inputs={"age": "3"}),
+        e.Check("notional_is_within_limit", passed=False, allowed="1000", inputs={"notional": "1200.50"}),
     )
     requested = e.OrderRequested(
         START, "o-1", "vwap", "SPY", Side.BUY, OrderType.LIMIT, D("0.3"), None, D("10.1"), None, None, None,
@@ -68,8 +68,10 @@ def one_of_each() -> list[e.Event]:
         requested,
         e.OrderApproved(START, "o-1", checks[:1]),
         fill(1),
-        e.LotOpened(START, "x-1", "SPY", "vwap", "x-1", D("0.3"), D("10.1"), D("3.03")),
-        e.LotClosed(START, "x-1", "SPY", "vwap", "x-2", D("0.3"), D("3.03"), D("10.3"), D("0.06"), START),
+        e.LotOpened(START, "x-1", "SPY", "vwap", "x-1", D("0.3"), D("10.1"), D("3.03"), START),
+        e.LotClosed(
+            START, "x-1", "SPY", "vwap", "x-2", D("0.3"), D("3.03"), D("10.3"), D("0.06"), START, LotCause.TRADE
+        ),
         msgspec.structs.replace(requested, client_order_id="o-2"),
         e.OrderDenied(START, "o-2", ("Too large.", "Too late."), checks),
         e.TradingHalted(START, "pat", "lunch"),
@@ -188,7 +190,7 @@ def test_the_views_say_what_was_recorded(small: Path) -> None:
         ("APPROVED", "", "", 1),
         ("DENIED", "Too large. Too late.", "notional_is_within_limit", 2),
     ]
-    checks = run_query(small, "select client_order_id, name, passed, \"limit\", inputs->>'notional' from risk_checks")
+    checks = run_query(small, "select client_order_id, name, passed, allowed, inputs->>'notional' from risk_checks")
     assert ("o-2", "price_is_fresh", True, "90", None) in checks.rows
     assert ("o-2", "notional_is_within_limit", False, "1000", "1200.50") in checks.rows
     assert run_query(small, "select symbol, notional, quantity, confidence from signals").rows == [

@@ -86,7 +86,7 @@ def _checks(event: e.OrderApproved | e.OrderDenied) -> tuple[tuple[str, str], ..
         (
             f"{'pass' if check.passed else 'FAIL'} {check.name}",
             ", ".join(f"{name} {value}" for name, value in check.inputs.items())
-            + (f" (allowed {check.limit})" if check.limit is not None else ""),
+            + (f" (allowed {check.allowed})" if check.allowed is not None else ""),
         )
         for check in event.checks
     )

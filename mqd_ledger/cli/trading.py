@@ -105,6 +105,7 @@ def print_run(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool) -> Non
     _news(outcome, feed)
     pairs = [
         ("bars played now", f"{outcome.bars:,}"),
+        *([("bars rejected", f"{state.rejected_total:,}")] if state.rejected_total else []),
         ("orders", f"{state.orders_total:,}, denied {state.denied_total:,}, fills {state.fills_total:,}"),
         ("realized P&L", output.money(state.realized_pnl)),
         ("unrealized P&L", output.money(state.unrealized_pnl)),
@@ -151,6 +152,7 @@ def print_backtest(report: Report, outcome: Outcome, feed: Feed, out: Path | Non
     rate = f" ({report.bars / report.seconds:,.0f} bars/s)" if report.seconds > 0 else ""
     pairs = [
         ("bars", f"{report.bars:,} in {plain(report.seconds)} s{rate}"),
+        *([("bars rejected", f"{outcome.state.rejected_total:,}")] if outcome.state.rejected_total else []),
         ("orders", f"{report.orders:,}, denied {report.denied:,}, fills {report.fills:,}"),
         ("realized P&L", output.money(report.realized_pnl)),
         ("unrealized P&L", output.money(report.unrealized_pnl)),
@@ -195,6 +197,7 @@ def _common_json(outcome: Outcome, feed: Feed, *, stopped: bool) -> dict[str, An
         "stopped": stopped,
         "resumed_at": outcome.resumed_at,
         "bars": outcome.bars,
+        "bars_rejected": outcome.state.rejected_total,
         "events": outcome.head_position,
         "log_hash": outcome.log_hash,
     }

@@ -214,10 +214,10 @@ VIEWS: Mapping[str, View] = MappingProxyType(
 )
 
 # One row per check of each decision.
-RISK_CHECKS = """select position, client_order_id, decided_at, verdict, c.name as name, c.passed as passed, c."limit" as "limit",
+RISK_CHECKS = """select position, client_order_id, decided_at, verdict, c.name as name, c.passed as passed, c.allowed as allowed,
     c.inputs as inputs from (select *, unnest(from_json(checks,
-    '[{"name": "varchar", "passed": "boolean", "limit": "varchar", "inputs": "json"}]')) as c from risk_decisions)"""
-_RISK_CHECKS_COLUMNS = ("position", "client_order_id", "decided_at", "verdict", "name", "passed", "limit", "inputs")
+    '[{"name": "varchar", "passed": "boolean", "allowed": "varchar", "inputs": "json"}]')) as c from risk_decisions)"""
+_RISK_CHECKS_COLUMNS = ("position", "client_order_id", "decided_at", "verdict", "name", "passed", "allowed", "inputs")
 
 
 def statements() -> list[str]:
