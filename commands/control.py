@@ -109,10 +109,14 @@ _CONTROL: Mapping[type[ControlTrading], tuple[TradingState, type[ControlEvent]]]
 }
 
 
+def check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
+
+
 def control_trading(command: ControlTrading, state: State) -> list[Event]:
     to, event = _CONTROL[type(command)]
-    if not command.reason.strip():
-        raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
+    check_reason(command.reason)
     if (command.request_id and command.request_id in state.requests) or state.trading_state is to:
         return []
     if state.trading_state is TradingState.HALTED and to is TradingState.REDUCING:

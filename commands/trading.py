@@ -21,7 +21,7 @@ from mqd_ledger.orders import Order
 from mqd_ledger.risk import evaluate
 from mqd_ledger.sizing import Wish, target_quantity
 from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, Direction, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce
+from mqd_ledger.values import ZERO, Direction, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce, plain
 
 
 class RaiseSignal(Command, frozen=True, gc=False):
@@ -192,9 +192,8 @@ def _make_sense(command: SubmitOrder) -> None:
 
 
 def is_tradable(quantity: Quantity) -> bool:
-    """Whether a finite quantity is not finer than `QUANTITY_STEP`."""
-    exponent = quantity.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -9
+    """Whether a finite quantity has at most the 9 decimals of `QUANTITY_STEP`; by its text, for arithmetic would round."""
+    return len(plain(quantity).partition(".")[2]) <= 9
 
 
 def _is_positive(value: Decimal) -> bool:

@@ -16,53 +16,70 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from commands.control import CreateLedger
+from commands.control import CreateLedger, check_reason
 from mqd_ledger import chain, lock, operator_requests
-from mqd_ledger.audit.as_of import limits_of
+from mqd_ledger.audit.as_of import as_of, limits_of
 from mqd_ledger.audit.verify import Finding
 from mqd_ledger.audit.verify import verify as prove
-from mqd_ledger.engine import Engine, Reactor
-from mqd_ledger.errors import BadInput, CommandRefused, LedgerLocked
+from mqd_ledger.engine import Engine
+from mqd_ledger.errors import BadInput, LedgerLocked
 from mqd_ledger.events import Source
-from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.bars import open_bars
 from mqd_ledger.feeds.sample import sample_bars
 from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import REQUESTS, RequestBox
 from mqd_ledger.pipeline import PipedLog
-from mqd_ledger.runs import Controls, Item, Outcome, Plan, play, simulated_reactors, strategies_loader
+from mqd_ledger.runs import (
+    Controls,
+    Item,
+    MakeReactors,
+    Outcome,
+    Plan,
+    fold,
+    play,
+    simulated_reactors,
+    strategies_loader,
+)
 from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
 from mqd_ledger.state import State
-from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, from_microseconds
 
 SAMPLE_BEGINS = date(2026, 1, 5)
 ANSWER_SECONDS = 10.0
 
 
-class Mode(NamedTuple):
-    commands_from: str
-    reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]
+class Recording(NamedTuple):
     log: type[EventLog]
     durability: Literal["full", "normal"]
     commit_every: int  # events; 1: every turn, before anything else happens
+
+
+class Mode(NamedTuple):
+    commands_from: str
     time_from: str
-    takes_requests: bool
+    reactors: MakeReactors | None  # None: it only folds
+    recording: Recording | None  # None: it only reads
+    takes_requests: bool  # of an operator, while it holds the lock
 
 
-def _nobody(_state: State, _strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:
-    return ()
-
-
+BARS = "the bars"
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
-        "paper": Mode("bars, operator", simulated_reactors, EventLog, "full", 1, "the bars", takes_requests=True),
-        "backtest": Mode("bars", simulated_reactors, PipedLog, "normal", 2000, "the bars", takes_requests=False),
-        "rerun": Mode("an old log", simulated_reactors, EventLog, "normal", 2000, "the log", takes_requests=False),
-        "replay": Mode("nothing: it folds", _nobody, EventLog, "normal", 2000, "the log", takes_requests=False),
+        "paper": Mode(
+            "bars and operator", BARS, simulated_reactors, Recording(EventLog, "full", 1), takes_requests=True
+        ),
+        "backtest": Mode("bars", BARS, simulated_reactors, Recording(PipedLog, "normal", 2000), takes_requests=False),
+        "rerun": Mode("the log", "the log", simulated_reactors, None, takes_requests=False),
+        "replay": Mode("nobody", "the log", None, None, takes_requests=False),
     }
 )
+
+
+def announcement(mode: str) -> str:
+    """What a person is told of a mode before it begins."""
+    row = MODES[mode]
+    return f"{mode}: commands from {row.commands_from}, time from {row.time_from}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,9 @@ def _sample_source(settings: Settings, sessions: int) -> Source:
 
 def plan_of(mode: str, settings: Settings, feed: Feed) -> Plan:
     """Everything that a run over `feed` is made of."""
-    row = MODES[mode]
+    reactors, recording = MODES[mode].reactors, MODES[mode].recording
+    assert reactors is not None
+    assert recording is not None
     policy = settings.policy
     if INTERVALS[feed.interval] >= INTERVALS["1d"] and policy.limits.session != "any":
         raise BadInput(
@@ -142,8 +161,8 @@ def plan_of(mode: str, settings: Settings, feed: Feed) -> Plan:
         policy,
         settings.cash,
         f"sim{feed.source.sha256[:8]}",
-        row.reactors,
-        row.commit_every,
+        reactors,
+        recording.commit_every,
     )
 
 
@@ -152,19 +171,20 @@ def run_paper(
 ) -> tuple[Outcome, Feed]:
     """Trade simulated money on a ledger that survives: the same call goes on where the last one ended."""
     setcontext(ARITHMETIC.copy())
-    controls.requests = RequestBox(ledger)
-    with _open_or_create(ledger, MODES["paper"]) as log:
+    with _open_or_create(ledger, MODES["paper"], controls) as log:
         chain.check(log.rows())  # what was tampered with is not traded on
         feed = make_feed(fold(log))
         return play(log, plan_of("paper", settings, feed), controls), feed
 
 
 @contextmanager
-def _open_or_create(ledger: Path, mode: Mode) -> Iterator[EventLog]:
-    """A ledger to write. One that was made here and in which nothing could be recorded is not left behind."""
+def _open_or_create(ledger: Path, mode: Mode, controls: Controls) -> Iterator[EventLog]:
+    """A ledger to write, with an ear for its operator where the mode has one. One that was made here and in which nothing could be recorded is not left behind."""
     is_new = not ledger.exists()
-    make = mode.log.create if is_new else mode.log.open
-    with make(ledger, durability=mode.durability) as log:
+    assert mode.recording is not None
+    make = mode.recording.log.create if is_new else mode.recording.log.open
+    controls.requests = RequestBox(ledger) if mode.takes_requests else None
+    with make(ledger, durability=mode.recording.durability) as log:
         try:
             yield log
         except BadInput:
@@ -197,7 +217,7 @@ def backtest(settings: Settings, feed: Feed, out: Path | None, controls: Control
     plan = plan_of("backtest", settings, feed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mqd-ledger-") as directory:
-        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"]) as log:
+        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"], controls) as log:
             outcome = play(log, plan, controls)
         seconds = Decimal(time.perf_counter() - started).quantize(Decimal("0.001"))
     return _report(outcome, seconds), outcome
@@ -236,6 +256,11 @@ def verify(ledger: Path, *, rerun: bool = False) -> list[Finding]:
     return prove(ledger, MODES["rerun"].reactors if rerun else None)
 
 
+def replay(ledger: Path, until: datetime, by: Literal["recorded", "event"]) -> dict[str, Any]:
+    """Everything that was so at an instant."""
+    return {"mode": announcement("replay"), **as_of(ledger, until, by)}
+
+
 def status(ledger: Path) -> dict[str, Any]:
     """What the ledger is doing now: its run, its trading state, its money and how much of each limit is used."""
     with LogReader.open(ledger) as log:
@@ -253,7 +278,7 @@ def status(ledger: Path) -> dict[str, Any]:
         "mode": run.mode if run else None,
         "run_is_open": state.run_is_open,
         "source": run.source.name if run else None,
-        "strategies": [spec.name for spec in run.strategies] if run else [],
+        "strategies": [spec.strategy for spec in run.strategies] if run else [],
         "stopped_strategies": dict(state.stopped_strategies),
         "trading_state": state.trading_state.value,
         "trading_state_reason": state.trading_state_reason,
@@ -268,20 +293,11 @@ def status(ledger: Path) -> dict[str, Any]:
     }
 
 
-def fold(log: EventLog | LogReader, *, upto: int | None = None) -> State:
-    """The state that a log tells of."""
-    state = State()
-    for event in log.events(upto=upto):
-        evolve(state, event)
-    return state
-
-
 def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
     """Halt, reduce or resume, whether or not another process writes the ledger; a sentence that says what came of it."""
     if verb not in REQUESTS:
         raise BadInput(f"{verb!r} is no control; allowed are {', '.join(REQUESTS)}.")
-    if not reason.strip():
-        raise CommandRefused("A change of the trading state needs a reason, for whoever reads the log later.")
+    check_reason(reason)  # before anybody is asked
     try:
         with EventLog.open(ledger, durability="full") as log:
             state = fold(log)
@@ -304,6 +320,6 @@ def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
 def _now_of(state: State, log: EventLog) -> datetime:
     """A simulated ledger lives in its bars' time; any other in the clock's."""
     last = from_microseconds(log.head.recorded_at)
-    if state.run is None or MODES[state.run.mode].time_from == "the bars":
+    if state.run is None or MODES[state.run.mode].time_from == BARS:
         return last
     return max(datetime.now(UTC), last)

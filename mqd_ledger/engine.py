@@ -17,10 +17,13 @@ from typing import Any, NamedTuple, Protocol
 
 from commands import DECIDERS, Command, command_of
 from mqd_ledger.envelope import encode
-from mqd_ledger.errors import BrokenPromise
+from mqd_ledger.errors import BrokenPromise, CommandRefused
 from mqd_ledger.events import Event
 from mqd_ledger.evolve import evolve
 from mqd_ledger.state import State
+
+SHOWN_MAX = 120  # characters of a value in a message
+CHANGES_NOTHING = "its command now changes nothing"
 
 Reaction = Callable[[Any], Sequence[Command]]
 
@@ -109,16 +112,30 @@ class DecidedDifferently(BrokenPromise):
 
     exit_code = 1
 
-    def __init__(self, expected: Recorded, decided: Event) -> None:
+    def __init__(self, expected: Recorded, decided: Event | str) -> None:
+        """`decided` is the event that comes out, or a sentence's end that says why none does."""
         self.position = expected.position
-        super().__init__(
-            f"Event {expected.position} is recorded as {_text(expected.event)}, but the same inputs now give {_text(decided)}. "
-            "The code, or a strategy, decides differently from the one that wrote the log."
-        )
+        there = f"Event {expected.position} is recorded as {type(expected.event).__name__}"
+        how = f", but {decided}" if isinstance(decided, str) else _difference(expected.event, decided)
+        super().__init__(f"{there}{how}. The code, or a strategy, decides differently from the one that wrote the log.")
 
 
-def _text(event: Event) -> str:
-    return f"{type(event).__name__} {encode(event).decode()}"
+def _difference(recorded: Event, decided: Event) -> str:
+    """The first thing in which two events differ."""
+    if type(recorded) is not type(decided):
+        return f", but the same inputs now give {type(decided).__name__}"
+    name = next(name for name in recorded.__struct_fields__ if getattr(recorded, name) != getattr(decided, name))
+    then, now = _cut(getattr(recorded, name)), _cut(getattr(decided, name))
+    return f" with {name} {then}, but the same inputs now give {now}"
+
+
+def refusal(refused: CommandRefused) -> str:
+    return f"its command is now refused ({_cut(str(refused))})"
+
+
+def _cut(value: object) -> str:
+    text = encode(value).decode()
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def rehearse(engine: Engine, recorded: Iterable[Recorded]) -> None:
@@ -127,13 +144,17 @@ def rehearse(engine: Engine, recorded: Iterable[Recorded]) -> None:
     rehearsal = Rehearsal(recorded, onward)
     engine.journal = rehearsal
     while (lead := rehearsal.upcoming) is not None:
-        before = lead.position
-        engine.handle(
-            command_of(lead.event, lead.recorded_at), lead.causation, lead.correlation if lead.causation else 0
-        )
-        if rehearsal.upcoming is not None and rehearsal.upcoming.position == before:
-            raise BrokenPromise(
-                f"Event {before} ({_text(lead.event)}) is recorded, but its command now changes nothing. "
-                "The code decides differently from the one that wrote the log."
+        if lead.causation:  # every reactor that is rehearsed is pure: what it answered once it has to answer again
+            raise DecidedDifferently(
+                lead, f"event {lead.causation}, which it answers, is not answered with it any more"
             )
+        command = command_of(lead.event, lead.recorded_at)
+        try:
+            engine.handle(command)
+        except CommandRefused as refused:
+            if rehearsal.upcoming is None:
+                raise  # beyond the record
+            raise DecidedDifferently(rehearsal.upcoming, refusal(refused)) from refused
+        if rehearsal.upcoming is lead:
+            raise DecidedDifferently(lead, CHANGES_NOTHING)
     engine.journal = onward

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mqd_ledger.errors import BrokenPromise, UnknownEventType
-from mqd_ledger.events import TYPES, Event
+from mqd_ledger.events import STORED_NAME, TYPES, Event
 from mqd_ledger.upcasts import UPCASTS
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
@@ -33,6 +33,14 @@ DECODERS: Mapping[str, Callable[[bytes | str], Any]] = MappingProxyType(
         **{name: _upcasting(name) for name in UPCASTS},
     }
 )
+
+
+def stored_names(*classes: type[Event]) -> tuple[str, ...]:
+    """Every name under which events of these classes lie in logs: today's, and the older ones that lead to it."""
+    names = [STORED_NAME[cls] for cls in classes]
+    for name in names:  # it grows as older ones are found
+        names += [old for old, (newer, _) in UPCASTS.items() if newer == name]
+    return tuple(names)
 
 
 def decode(name: str, payload: bytes | str) -> Event:

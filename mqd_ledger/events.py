@@ -40,10 +40,13 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class StrategySpec(msgspec.Struct, frozen=True):
-    """A strategy as it was asked for: its registered name or file.py:Class, its parameters, and a hash of its code."""
+    """A strategy of a run: the name under which events speak of it (`vwap-2`), where it comes from (a registered name, or
+    file.py:Class), its parameters as JSON values (decimals as text), and a hash of its code.
+    """
 
-    name: str
-    parameters: dict[str, str]
+    strategy: str
+    source: str
+    parameters: dict[str, Any]
     code_sha256: str
 
 

@@ -39,11 +39,7 @@ def _start_day(state: State, at: datetime) -> None:
     starts_at = midnight(at, state.policy.day_starts)
     state.day = Period(starts_at, midnight(starts_at + timedelta(hours=36), state.policy.day_starts), state.equity)
     if at >= state.week.ends_at:
-        monday = midnight(
-            starts_at - timedelta(days=starts_at.weekday()) + timedelta(hours=12), state.policy.day_starts
-        )
-        next_monday = midnight(monday + timedelta(days=7, hours=12), state.policy.day_starts)
-        state.week = Period(monday, next_monday, state.equity)
+        state.week = Period(_monday(starts_at, state), _monday(starts_at, state, weeks=1), state.equity)
     window = timedelta(seconds=state.policy.limits.duplicate_window or 0)
     state.recent_requests = {key: then for key, then in state.recent_requests.items() if at - then <= window}
 

@@ -15,11 +15,12 @@ from commands.control import CreateLedger, EndRun, StartRun
 from commands.market import ReportBadBar, ReportBar
 from mqd_ledger import __version__
 from mqd_ledger.engine import DecidedDifferently, Engine, Reactor, Recorded, rehearse
+from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BadInput, CommandRefused
 from mqd_ledger.events import Event, RunEnded, RunStarted, Source, StrategySpec
 from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.validation import RejectedRow
-from mqd_ledger.log import EventLog
+from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import RequestBox
 from mqd_ledger.policy import Policy
 from mqd_ledger.sessions import closes_at
@@ -100,7 +101,7 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
         except DecidedDifferently as different:
             changed = str(different)
             specs, strategies = plan.strategies()
-    state = outcome.state = _fold(log, State())
+    state = outcome.state = fold(log)
     seen = dict(state.last_bars)
     first = _first_bar(_unseen(plan.items(), seen), plan)
     if first is None and not seen:
@@ -148,7 +149,7 @@ def _last_run(log: EventLog) -> tuple[Recorded | None, bool]:
     """The last RunStarted, and whether that run has ended."""
     started: Recorded | None = None
     ended = False
-    for recorded in log.replay(types=("RunStarted.v1", "RunEnded.v1")):
+    for recorded in log.replay(types=stored_names(RunStarted, RunEnded)):
         if isinstance(recorded.event, RunStarted):
             started, ended = recorded, False
         elif isinstance(recorded.event, RunEnded):
@@ -170,7 +171,9 @@ def _changes(open_run: Event | None, plan: Plan, specs: tuple[StrategySpec, ...]
     return f"other than it was: {', '.join(different)}." if different else ""
 
 
-def _fold(log: EventLog, state: State, upto: int | None = None) -> State:
+def fold(log: EventLog | LogReader, *, upto: int | None = None) -> State:
+    """The state that a log tells of."""
+    state = State()
     for event in log.events(upto=upto):
         evolve(state, event)
     return state
@@ -180,7 +183,7 @@ def _resume(
     log: EventLog, plan: Plan, strategies: Mapping[str, Strategy], started: int, outcome: Outcome
 ) -> tuple[Engine, Iterator[Item]]:
     """What was before the run is folded; the run itself is rehearsed, which gives broker and strategies their state back."""
-    state = _fold(log, State(), upto=started - 1)
+    state = fold(log, upto=started - 1)
     seen = dict(state.last_bars)
     engine = Engine(state, log, plan.reactors(state, strategies))
     rehearse(engine, log.replay(after=started - 1, upto=log.head.position))
@@ -272,17 +275,19 @@ def _operator(engine: Engine, log: EventLog, box: RequestBox, at: datetime) -> N
 
 
 def strategies_loader(wanted: Iterable[tuple[str, Mapping[str, str]]]) -> LoadStrategies:
-    """Fresh strategies for (name, parameters) pairs; two of one name are told apart by a number."""
+    """Fresh strategies for pairs of a source and parameters as texts; two of one name are told apart by a number."""
     from mqd_ledger.strategies import registry
 
     def load_all() -> tuple[tuple[StrategySpec, ...], Mapping[str, Strategy]]:
-        loaded = [registry.load(name, parameters) for name, parameters in wanted_list]
-        names: dict[str, Strategy] = {}
-        for spec, strategy in loaded:
-            short = spec.name.rpartition(":")[2]
-            number = sum(1 for name in names if name == short or name.startswith(f"{short}-"))
-            names[f"{short}-{number + 1}" if number else short] = strategy
-        return tuple(spec for spec, _ in loaded), names
+        specs: list[StrategySpec] = []
+        strategies: dict[str, Strategy] = {}
+        for source, texts in wanted_list:
+            short = source.rpartition(":")[2]
+            number = sum(1 for name in strategies if name == short or name.startswith(f"{short}-"))
+            name = f"{short}-{number + 1}" if number else short
+            spec, strategies[name] = registry.load(name, source, registry.values(texts))
+            specs.append(spec)
+        return tuple(specs), strategies
 
     wanted_list = list(wanted)
     return load_all

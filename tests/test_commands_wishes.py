@@ -1,6 +1,7 @@
 """What we want from the market and who may: signals, orders, cancels, runs and control; and that every command has its test."""
 
 import pathlib
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -9,11 +10,12 @@ from msgspec import structs
 from commands import DECIDERS, READ_BACK, command_of, decide
 from commands.base import Command
 from commands.control import CreateLedger, EndRun, HaltTrading, ReduceTrading, ResumeTrading, StartRun, StopStrategy
+from commands.market import ReportBar
 from commands.trading import CancelOrder, RaiseSignal
 from mqd_ledger import events as e
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.policy import Sizing
-from mqd_ledger.risk import CHECK_NAMES
+from mqd_ledger.risk import CHECK_NAMES, evaluate
 from mqd_ledger.values import Direction, OrderState, Side, TradingState
 from tests.dsl import (
     MINUTE,
@@ -24,6 +26,7 @@ from tests.dsl import (
     Desk,
     Given,
     at,
+    bar,
     closed,
     fold,
     given,
@@ -310,3 +313,29 @@ def test_a_decision_recorded_late_is_taken_again_as_it_was_taken() -> None:
         assert desk.do(wish)
         lead = desk.tape.recorded[before]
         assert command_of(lead.event, at("14:40")) == wish
+
+
+def test_a_request_that_is_heard_twice_counts_once_even_over_a_later_one() -> None:
+    """A run was killed between doing what it was asked and saying so; meanwhile the operator changed his mind."""
+    first, resumed = e.TradingHalted(NOW, "ann", "odd prices", "r1"), e.TradingResumed(NOW, "ann", "fine", "r2")
+    again = e.TradingHalted(NOW, "ann", "odd again", "r3")
+    state = given(world(), first, resumed, again).when(ResumeTrading(NOW, "ann", "fine", "r2")).then_nothing()
+    assert state.trading_state is TradingState.HALTED
+    given(world(), first, resumed).when(HaltTrading(NOW, "ann", "odd prices", "r1")).then_nothing()
+
+
+def test_a_check_that_came_later_leaves_the_decisions_of_a_run_alone() -> None:
+    started = e.RunStarted(NOW, 2, "backtest", "0", SOURCE, (), OPEN, ("price_is_known", "session_is_open"))
+    state = fold([*world(), started])
+    checks, _ = evaluate(requested("o", "BUY 5 SPY MARKET"), state)
+    assert [check.name for check in checks] == ["price_is_known", "session_is_open"]
+    newer = e.RunStarted(NOW, 2, "backtest", "9", SOURCE, (), OPEN, ("a_check_of_tomorrow",))
+    with pytest.raises(BrokenPromise, match="a_check_of_tomorrow, which this version does not have"):
+        evaluate(requested("o", "BUY 5 SPY MARKET"), fold([*world(), newer]))
+
+
+def test_a_daily_bar_is_known_at_the_close_of_its_session_and_not_at_the_midnight_after() -> None:
+    friday = bar("SPY 14:30 100", "1d")
+    friday = structs.replace(friday, start_at=datetime(2025, 11, 28, 5, tzinfo=UTC))  # a half day
+    close = datetime(2025, 11, 28, 18, tzinfo=UTC)
+    given(world(when=datetime(2025, 11, 1, tzinfo=UTC))).when(ReportBar(close, friday)).then(e.BarClosed(close, friday))

@@ -2,9 +2,12 @@
 
 import os
 import random
+import shlex
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -283,3 +286,36 @@ def run_count(capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert execute(["sql", "select count(*) from events", "--format", "csv"]) == 0
     return capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ("status", "orders", "positions", "pnl", "why 000001", "sql 'select * from orders'"))
+@pytest.mark.parametrize("change", ((30, 0xB3), (0, 0x28)), ids=("text", "brace"))
+@pytest.mark.usefixtures("nothing_else")
+def test_an_altered_payload_is_a_sentence_in_every_verb(verb: str, change: tuple[int, int], here: Path) -> None:
+    ledger = here / "paper.ledger"
+    content = bytearray(ledger.read_bytes())
+    content[content.index(log_rows(ledger)[59][8]) + change[0]] = change[1]
+    fresh(ledger, bytes(content))
+    assert execute(shlex.split(verb)) in {0, 1, 4, 5}
+    assert execute(["verify"]) == 1
+
+
+def test_a_damaged_ledger_is_not_traded_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = here / "paper.ledger"
+    content = bytearray(ledger.read_bytes())
+    place = content.index(b'"amount":"')
+    content[place + 10] = ord("9")
+    fresh(ledger, bytes(content))
+    assert execute(RUN) == 1
+    assert "is not the one that was written" in capsys.readouterr().err
+
+
+def test_verify_finds_a_damaged_index_that_the_chain_does_not_cover(here: Path) -> None:
+    ledger = here / "paper.ledger"
+    with closing(sqlite3.connect(ledger)) as connection:
+        (root,) = connection.execute("select rootpage from sqlite_master where name = 'events_stream'").fetchone()
+        (size,) = connection.execute("pragma page_size").fetchone()
+    content = bytearray(ledger.read_bytes())
+    content[root * size - 10] ^= 1
+    fresh(ledger, bytes(content))
+    assert execute(["verify"]) == 1

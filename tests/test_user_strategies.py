@@ -196,3 +196,17 @@ def test_a_strategy_that_leaves_its_directory_can_still_be_halted(
     (here / "odd.py").write_text(HEAD + code, encoding="utf-8")
     assert execute(RUN) == 0
     assert json.loads(capsys.readouterr().out)["trading_state"] == "HALTED"
+
+
+def test_a_strategy_that_leaves_out_what_it_signaled_is_found(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    forgets = TRADER.replace(
+        "        if number % self.parameters.every == 0:",
+        "        if number % self.parameters.every == 0 and not os.environ.get('SILENT'):",
+    )
+    assert forgets != TRADER
+    (tmp_path / "trader.py").write_text(forgets, encoding="utf-8")
+    assert run_program(tmp_path, *RUN).code == 0
+    ended = run_program(tmp_path, "verify", "--rerun", env={"SILENT": "1"})
+    assert ended.code == 1
+    assert "is not answered with it any more" in ended.out

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from commands import command_of, decide
-from mqd_ledger.engine import DecidedDifferently, Recorded
-from mqd_ledger.errors import BrokenPromise
+from mqd_ledger.engine import CHANGES_NOTHING, DecidedDifferently, Recorded, refusal
+from mqd_ledger.errors import BrokenPromise, CommandRefused
 from mqd_ledger.events import Event
 from mqd_ledger.evolve import evolve
 from mqd_ledger.state import State
@@ -22,13 +22,10 @@ def redecide(recorded_events: Iterable[Recorded]) -> int:
     for recorded in recorded_events:
         position, event = recorded.position, recorded.event
         if not expected:
-            expected.extend(decide(command_of(event, recorded.recorded_at), state))
+            expected.extend(_decided_again(recorded, state))
             decisions += 1
         if not expected:
-            raise BrokenPromise(
-                f"Event {position} ({type(event).__name__}) is recorded, but its command now changes nothing: "
-                "the code decides differently from the one that wrote the log."
-            )
+            raise DecidedDifferently(recorded, CHANGES_NOTHING)
         decided = expected.popleft()
         if decided != event:
             raise DecidedDifferently(recorded, decided)
@@ -37,3 +34,10 @@ def redecide(recorded_events: Iterable[Recorded]) -> int:
         missing = ", ".join(type(event).__name__ for event in expected)
         raise BrokenPromise(f"The log ends after event {position}, but what was decided there goes on with {missing}.")
     return decisions
+
+
+def _decided_again(recorded: Recorded, state: State) -> list[Event]:
+    try:
+        return decide(command_of(recorded.event, recorded.recorded_at), state)
+    except CommandRefused as refused:
+        raise DecidedDifferently(recorded, refusal(refused)) from refused

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from mqd_ledger.engine import Engine, Reactor, rehearse
+from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.events import Event, RunStarted
-from mqd_ledger.evolve import evolve
 from mqd_ledger.log import LogReader
-from mqd_ledger.runs import strategies_loader
+from mqd_ledger.runs import fold
 from mqd_ledger.state import State
+from mqd_ledger.strategies import registry
 from mqd_ledger.strategies.base import Strategy
 
 
@@ -29,14 +30,13 @@ class _NothingMore:
 
 def rerun(log: LogReader, reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]) -> int:
     """Rehearse every run of a log; how many there were. The first event that comes out differently raises."""
-    started = list(log.replay(types=("RunStarted.v1",)))
+    started = list(log.replay(types=stored_names(RunStarted)))
     starts = [recorded.position for recorded in started]
-    state = State()
-    for event in log.events(upto=starts[0] - 1 if starts else None):
-        evolve(state, event)
+    state = fold(log, upto=starts[0] - 1 if starts else None)
     for recorded, start, end in zip(started, starts, [*starts[1:], log.head.position + 1], strict=True):
         assert isinstance(recorded.event, RunStarted)
-        _, strategies = strategies_loader((spec.name, spec.parameters) for spec in recorded.event.strategies)()
+        specs = recorded.event.strategies
+        strategies = {spec.strategy: registry.load(spec.strategy, spec.source, spec.parameters)[1] for spec in specs}
         engine = Engine(state, _NothingMore(), reactors(state, strategies))
         rehearse(engine, log.replay(after=start - 1, upto=end - 1))
     return len(starts)

@@ -26,7 +26,7 @@ class Finding(NamedTuple):
 def verify(ledger: Path, rerun_with: MakeReactors | None = None) -> list[Finding]:
     """Every proof that can be tried, in order; with reactors, also that strategies and broker would do the same again."""
     with LogReader.open(ledger) as log:
-        findings = [_chain(log)]
+        findings = [_chain(log), _storage(log)]
         if findings[0].passed:
             findings.append(_decisions(log))
             findings.append(_projections(ledger, log))
@@ -45,6 +45,18 @@ def _chain(log: LogReader) -> Finding:
         passed=True,
         detail=f"{head.position} events, none altered, missing, moved or inserted; {head.hash.hex()}",
     )
+
+
+def _storage(log: LogReader) -> Finding:
+    """The index over the streams is no part of the chain, but a writer and `why` find their way by it."""
+    try:
+        problems = log.recorder.problems()
+    except LedgerError as broken:
+        problems = [str(broken)]
+    if problems:
+        detail = f"the file is damaged: {'; '.join(problems)}; export the log and import it again, or restore a backup"
+        return Finding("storage", passed=False, detail=detail)
+    return Finding("storage", passed=True, detail="pages and indexes of the file are sound")
 
 
 def _decisions(log: LogReader) -> Finding:

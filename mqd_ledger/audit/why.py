@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mqd_ledger import events as e
 from mqd_ledger.engine import Recorded
-from mqd_ledger.envelope import decode
+from mqd_ledger.envelope import decode, stored_names
 from mqd_ledger.errors import BadInput
 from mqd_ledger.log import LogReader
 from mqd_ledger.values import from_microseconds, plain
@@ -41,7 +41,7 @@ def explain(ledger: Path, order: str) -> Explanation:
 def _find(log: LogReader, order: str, ledger: Path) -> str:
     if log.stream(f"order-{order}"):
         return order
-    asked = log.replay(types=("OrderRequested.v1", "OrderAdopted.v1"))
+    asked = log.replay(types=stored_names(e.OrderRequested, e.OrderAdopted))
     names = [recorded.event.client_order_id for recorded in asked if isinstance(recorded.event, e.OrderEvent)]
     ending = [name for name in names if name.endswith(order)]
     if len(ending) == 1:

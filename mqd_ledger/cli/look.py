@@ -46,13 +46,13 @@ def positions(ledger: Path | None, as_json: bool) -> None:
     The market value is at the price of each symbol's last bar.
     """
     path = existing_ledger(ledger)
-    from mqd_ledger import app
     from mqd_ledger.cli import output
     from mqd_ledger.log import LogReader
+    from mqd_ledger.runs import fold
 
     rows = _rows(path, "positions")
     with LogReader.open(path) as log:
-        marks = app.fold(log).marks if rows else {}
+        marks = fold(log).marks if rows else {}
     for row in rows:
         price = marks[row["symbol"]].price if row["symbol"] in marks else None  # held, but no bar of it was seen
         value = None if price is None else row["quantity"] * price
@@ -187,11 +187,11 @@ def replay(until: str, by: str, ledger: Path | None, as_json: bool) -> None:
     """
     at = instant("--until", until)
     path = existing_ledger(ledger)
-    from mqd_ledger.audit.as_of import as_of
+    from mqd_ledger import app
     from mqd_ledger.cli import output
 
     reading: Literal["recorded", "event"] = "event" if by == "event-time" else "recorded"
-    found = as_of(path, at, reading)
+    found = app.replay(path, at, reading)
     if as_json:
         output.print_json(found)
         return

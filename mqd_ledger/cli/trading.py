@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mqd_ledger.app import Feed, Report
+from mqd_ledger.app import Feed, Report, announcement
 from mqd_ledger.cli import output
 from mqd_ledger.cli.options import ledger_words
 from mqd_ledger.events import StrategySpec
@@ -35,12 +35,14 @@ def specs_of(settings: Settings) -> tuple[StrategySpec, ...]:
 
 
 def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], feed: Feed, ledger: str) -> None:
-    pairs = [("mode", f"{mode}: simulated money, simulated broker"), ("ledger", ledger)]
+    pairs = [("mode", f"{announcement(mode)}, simulated money and broker"), ("ledger", ledger)]
     for place, sentence in enumerate(feed.stated):
         pairs.append(("" if place else "bars", sentence.removeprefix("bars: ")))
     for spec in specs:
-        parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items() if value != "[]")
-        pairs.append(("strategy", f"{spec.name} ({parameters})" if parameters else spec.name))
+        given = {name: value for name, value in spec.parameters.items() if value not in (None, [])}
+        parameters = ", ".join(f"{name} {_parameter(value)}" for name, value in given.items())
+        title = spec.source if spec.source.endswith(spec.strategy) else f"{spec.strategy}: {spec.source}"
+        pairs.append(("strategy", f"{title} ({parameters})" if parameters else title))
     limits = _limits(settings)
     pairs += [("" if start else "limits", ", ".join(limits[start : start + 2])) for start in range(0, len(limits), 2)]
     if feed.source.kind == "synthetic":
@@ -48,6 +50,10 @@ def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], fee
     output.facts(pairs)
     click.echo()
     sys.stdout.flush()  # into a file or a pipe it would otherwise come after the run
+
+
+def _parameter(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _limits(settings: Settings) -> list[str]:

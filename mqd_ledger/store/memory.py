@@ -202,6 +202,9 @@ class MemoryLedgerRecorder(POPOApplicationRecorder):
     def last_stream(self) -> int:
         return len(self._stream_names) - 1
 
+    def problems(self) -> list[str]:
+        return []
+
     def type_numbers(self) -> dict[str, int]:
         return dict(self._type_ids)
 

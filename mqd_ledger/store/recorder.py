@@ -279,6 +279,9 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
     def last_stream(self) -> int:
         return int(self._query("select coalesce(max(id), 0) from streams")[0][0])
 
+    def problems(self) -> list[str]:
+        return [text for (text,) in self._query("pragma integrity_check(3)") if text != "ok"]
+
     def type_numbers(self) -> dict[str, int]:
         return dict(self._query("select name, id from types"))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -10,7 +9,7 @@ from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
 
-from mqd_ledger.chain import Head, Row, header
+from mqd_ledger.chain import Head, Row, digest
 from mqd_ledger.errors import Conflict
 
 CHUNK = 1000  # rows of one short read
@@ -100,6 +99,9 @@ class LedgerRecorder(Protocol):
     def position_at(self, recorded_until: int) -> int:
         """The last position that was recorded at or before a time; 0 where there is none."""
 
+    def problems(self) -> list[str]:
+        """What is wrong with the storage itself (pages, indexes); empty where it is sound."""
+
     def close(self) -> None: ...
 
 
@@ -125,7 +127,7 @@ def chained(head: Head, stored_events: Iterable[StoredEvent], at: int) -> list[R
             position,
             0,
         )
-        previous = sha256(previous + header(envelope) + stored.state).digest()
+        previous = digest(previous, envelope, stored.state)
         rows.append((*envelope, stored.state, previous))
     return rows
 

@@ -28,7 +28,7 @@ from mqd_ledger.values import ZERO, Bar, Direction, Money, Price, Quantity, Symb
 class StrategyParameters(BaseModel):
     """Base of a strategy's parameters: unknown names are errors, values are frozen. Empty `symbols` means all."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     symbols: tuple[str, ...] = ()
 

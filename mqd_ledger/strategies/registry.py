@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from decimal import localcontext
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from mqd_ledger.errors import BadInput
@@ -20,37 +22,47 @@ from mqd_ledger.strategies.vwap import VwapMeanReversion
 REGISTRY: Mapping[str, type[Strategy]] = MappingProxyType({"vwap": VwapMeanReversion})
 
 
-def load(name: str, parameters: Mapping[str, str]) -> tuple[StrategySpec, Strategy]:
-    """The strategy behind a registered name or path/to/file.py:Class, and what the log records of it."""
-    cls = _class_of(name)
+def load(name: str, source: str, parameters: Mapping[str, object]) -> tuple[StrategySpec, Strategy]:
+    """The strategy behind a registered name or path/to/file.py:Class, and what the log records of it: `name` is its own there,
+    and `parameters` are as recorded, or `values` of texts.
+    """
+    cls = _class_of(source)
     try:
-        checked = cls.Parameters.model_validate({key: _value(text) for key, text in parameters.items()})
+        checked = cls.Parameters.model_validate(dict(parameters))
     except ValidationError as error:
-        raise BadInput(_parameter_problems(name, cls.Parameters, error)) from None
+        raise BadInput(_parameter_problems(source, cls.Parameters, error)) from None
     try:
         with localcontext():  # what it does to the arithmetic stays its own
             strategy = cls(checked)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise BadInput(f"Strategy {name} cannot be made: {described(error)}") from error
+        raise BadInput(f"Strategy {source} cannot be made: {described(error)}") from error
     if getattr(strategy, "parameters", None) is not checked:
         raise BadInput(
-            f"Strategy {name} does not keep its parameters: its __init__ has to call super().__init__(parameters)."
+            f"Strategy {source} does not keep its parameters: its __init__ has to call super().__init__(parameters)."
         )
-    recorded = {key: _text(value) for key, value in checked.model_dump(mode="json").items()}
-    return StrategySpec(name, recorded, _code_hash(cls)), strategy
+    return StrategySpec(name, source, _recorded(source, checked), _code_hash(cls)), strategy
+
+
+def _recorded(source: str, parameters: StrategyParameters) -> dict[str, Any]:
+    """Exactly as a log will give them back."""
+    try:
+        recorded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters.model_dump(mode="json")))
+    except (OverflowError, UnicodeEncodeError, ValueError) as error:
+        raise BadInput(f"Strategy {source} has a parameter that no log can hold: {error}.") from error
+    return recorded
+
+
+def values(texts: Mapping[str, str]) -> dict[str, object]:
+    """Parameters as people write them: a list has commas and brackets, as in symbols=[SPY,QQQ]."""
+    return {key: _value(text) for key, text in texts.items()}
 
 
 def _value(text: str) -> object:
-    """A list is written with commas in brackets, as in symbols=[SPY,QQQ]."""
     if text.startswith("[") and text.endswith("]"):
         return [part.strip() for part in text[1:-1].split(",") if part.strip()]
     return text
-
-
-def _text(value: object) -> str:
-    return "[" + ",".join(str(part) for part in value) + "]" if isinstance(value, list) else str(value)
 
 
 def _class_of(name: str) -> type[Strategy]:

@@ -62,9 +62,12 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    connection.execute(
-        f"copy ({query}) to {duck.text(path)} (format parquet, compression zstd, row_group_size {_ROW_GROUP})"
-    )
+    try:
+        connection.execute(
+            f"copy ({query}) to {duck.text(path)} (format parquet, compression zstd, row_group_size {_ROW_GROUP})"
+        )
+    except duckdb.Error as error:
+        raise BadInput(f"{path} cannot be written: {first_sentence(error)}. Is the disk full?") from error
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from mqd_ledger import events as e
+from mqd_ledger.envelope import stored_names
 from mqd_ledger.warehouse import duck
 
 MONEY = "decimal(38,9)"
@@ -39,9 +41,9 @@ class Field(NamedTuple):
 
 
 class View(NamedTuple):
-    """`types` are the stored names it is made of. `columns`: name -> a field, or SQL over the columns of `events`."""
+    """`types` are the events it is made of. `columns`: name -> a field, or SQL over the columns of `events`."""
 
-    types: tuple[str, ...]
+    types: tuple[type[e.Event], ...]
     columns: Mapping[str, Field | str]
 
 
@@ -72,7 +74,7 @@ _VERDICT = "case when type like 'OrderApproved.%' then 'APPROVED' else 'DENIED' 
 VIEWS: Mapping[str, View] = MappingProxyType(
     {
         "bars": View(
-            ("BarClosed.v1",),
+            (e.BarClosed,),
             {
                 "position": "position",
                 "symbol": _text("bar.symbol"),
@@ -89,7 +91,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "bars_rejected": View(
-            ("BarRejected.v1",),
+            (e.BarRejected,),
             {
                 **_EVENT,
                 "symbol": _text("symbol"),
@@ -99,7 +101,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "signals": View(
-            ("SignalRaised.v1",),
+            (e.SignalRaised,),
             {
                 **_EVENT,
                 "strategy": _text("strategy"),
@@ -115,7 +117,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "order_requests": View(
-            ("OrderRequested.v1",),
+            (e.OrderRequested,),
             {
                 **_EVENT,
                 "client_order_id": _text("client_order_id"),
@@ -135,7 +137,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "risk_decisions": View(
-            ("OrderApproved.v1", "OrderDenied.v1"),
+            (e.OrderApproved, e.OrderDenied),
             {
                 "position": "position",
                 "client_order_id": _text("client_order_id"),
@@ -149,7 +151,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "fills": View(
-            ("OrderFilled.v1",),
+            (e.OrderFilled,),
             {
                 **_EVENT,
                 "client_order_id": _text("client_order_id"),
@@ -165,7 +167,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "lot_entries": View(
-            ("LotOpened.v1", "LotClosed.v1", "LotReopened.v1"),
+            (e.LotOpened, e.LotClosed, e.LotReopened),
             {
                 **_ENTRY,
                 "lot_id": _text("lot_id"),
@@ -182,7 +184,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
         ),
         # A fee is stored as what we pay; here it is what it does to the cash.
         "cash": View(
-            ("CashMoved.v1", "FeeCharged.v1"),
+            (e.CashMoved, e.FeeCharged),
             {
                 **_ENTRY,
                 "id": _text("movement_id", "fee_id"),
@@ -192,7 +194,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "runs": View(
-            ("RunStarted.v1", "RunEnded.v1"),
+            (e.RunStarted, e.RunEnded),
             {
                 **_ENTRY,
                 "run": _whole("run"),
@@ -207,7 +209,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "control": View(
-            ("TradingHalted.v1", "TradingReduced.v1", "TradingResumed.v1"),
+            (e.TradingHalted, e.TradingReduced, e.TradingResumed),
             {**_ENTRY, "operator": _text("operator"), "reason": _text("reason")},
         ),
     }
@@ -233,7 +235,7 @@ def _select(view: View) -> str:
     )
     columns = ", ".join(f"{_expression(each, paths)} as {duck.name(name)}" for name, each in view.columns.items())
     fields = ", ".join(duck.text(f"$.{path}") for path in paths)
-    types = ", ".join(duck.text(name) for name in view.types)
+    types = ", ".join(duck.text(name) for name in stored_names(*view.types))
     return (
         f"select {columns} from (select *, json_extract_string(payload, [{fields}]) as field from events "
         f"where type in ({types}))"
