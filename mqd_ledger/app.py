@@ -179,7 +179,10 @@ def run_paper(
 
 @contextmanager
 def _open_or_create(ledger: Path, mode: Mode, controls: Controls) -> Iterator[EventLog]:
-    """A ledger to write, with an ear for its operator where the mode has one. One that was made here and in which nothing could be recorded is not left behind."""
+    """A ledger to write, with an ear for its operator where the mode has one.
+
+    One that was made here and in which nothing could be recorded is not left behind.
+    """
     is_new = not ledger.exists()
     assert mode.recording is not None
     make = mode.recording.log.create if is_new else mode.recording.log.open

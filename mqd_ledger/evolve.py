@@ -45,11 +45,14 @@ def _start_day(state: State, at: datetime) -> None:
 
 
 def _equity_changed(state: State) -> None:
-    if state.equity > state.peak_equity:
-        state.peak_equity = state.equity
-    elif state.peak_equity > 0:
-        drawdown = (state.peak_equity - state.equity) / state.peak_equity
-        state.max_drawdown = max(state.max_drawdown, drawdown)
+    """Only a new low since the peak can be a new largest drawdown; all else costs no division."""
+    equity = state.equity
+    if equity > state.peak_equity:
+        state.peak_equity = state.low_equity = equity
+    elif equity < state.low_equity:
+        state.low_equity = equity
+        if state.peak_equity > 0:
+            state.max_drawdown = max(state.max_drawdown, (state.peak_equity - equity) / state.peak_equity)
 
 
 # --- runs, market, strategies ----------------------------------------------------------------------------------------------
@@ -333,6 +336,7 @@ def _cash_moved(state: State, event: e.CashMoved) -> None:
     _pay(state, -event.amount)
     state.deposits += event.amount
     state.peak_equity += event.amount
+    state.low_equity = state.peak_equity  # a fall weighs more or less from here: look again
     state.day.start_equity += event.amount
     state.week.start_equity += event.amount
 

@@ -1,14 +1,16 @@
 """How a command line reaches a run that holds the writer's lock: request files in `<ledger>.requests/`, one per wish.
 
-A request is written under a temporary name and renamed, so it is there whole or not at all. The run takes it between two turns,
-commits what was decided, leaves an answer beside it and removes it. One that was decided but not yet answered when the run was
-killed is decided again, which changes nothing.
+A request is written under a temporary name and renamed to `.json`, so it is there whole or not at all. The run takes it between two
+turns by renaming it to `.taken` (from then on it cannot be withdrawn), commits what was decided, leaves an `.answer` beside it and
+removes it. One that was taken but not yet answered when the run was killed is taken again by the next one; its id is in the log
+if it was decided, and then it changes nothing.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,9 @@ from mqd_ledger.errors import BadInput, CommandRefused
 REQUESTS: Mapping[str, Callable[[datetime, str, str, str], Command]] = MappingProxyType(
     {"halt": HaltTrading, "reduce": ReduceTrading, "resume": ResumeTrading}
 )
+TAKEN, ANSWER = ".taken", ".answer"
+WAITING = {".json", TAKEN}
+LEFT_BEHIND = {ANSWER, ".tmp"}
 MOST_AT_ONCE = 100
 FORGOTTEN_SECONDS = 60.0  # nobody waits for an answer so long
 TEXT_MAX = 2000  # characters of a reason that are kept
@@ -31,7 +36,7 @@ def _directory(ledger: Path) -> Path:
 
 
 def ask(ledger: Path, verb: str, operator: str, reason: str) -> Path:
-    """Leave a request for the process that writes this ledger; the file whose disappearance is the answer."""
+    """Leave a request for the process that writes this ledger; the file to wait by."""
     directory = _directory(ledger)
     directory.mkdir(exist_ok=True)
     path = directory / f"{time.time_ns():020d}-{os.getpid()}.json"
@@ -55,11 +60,14 @@ class RequestBox:
         if now - self._looked_at < self._every:
             return
         self._looked_at = now
-        waiting = (path for path in sorted(self._directory.glob("*.json")) if path not in self._answered)
+        found = sorted(self._directory.glob("*"))
+        _sweep(path for path in found if path.suffix in LEFT_BEHIND)
+        waiting = (path for path in found if path.suffix in WAITING and path not in self._answered)
         for path in islice(waiting, MOST_AT_ONCE):
-            command = self._read(path, at)
+            taken = _taken(path)
+            command = self._read(taken, at)
             if command is not None:
-                yield path, command
+                yield taken, command
 
     def _read(self, path: Path, at: datetime) -> Command | None:
         """None for what is not asked any more."""
@@ -71,7 +79,9 @@ class RequestBox:
             return None
         except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             # Whoever wrote it wanted to stop or to go on; not knowing which, stopping is the safe reading.
-            reason = _text(f"{path.name} could not be read ({type(error).__name__}: {error}); halted to be safe")
+            reason = _text(
+                f"request {path.stem} could not be read ({type(error).__name__}: {error}); halted to be safe"
+            )
             return HaltTrading(at, "unreadable request", reason, path.stem)
         if isinstance(command, ResumeTrading) and age_seconds > FORGOTTEN_SECONDS:
             # Its asker was killed while it waited. What stops trading counts however old it is; this would lift a later halt.
@@ -83,11 +93,27 @@ class RequestBox:
         """An empty `refusal` says that the request is done. One that cannot be removed is not taken again by this run."""
         self._answered.add(path)
         try:
-            path.with_suffix(".answer").write_text(refusal, encoding="utf-8")
+            path.with_suffix(ANSWER).write_text(refusal, encoding="utf-8")
             path.unlink(missing_ok=True)
         except OSError:
             return  # the asker says that nobody answered; what was asked is in the log
         self._answered.discard(path)
+
+
+def _taken(path: Path) -> Path:
+    """A request under the name by which its asker knows that it is being decided; where it cannot be renamed, as it is."""
+    try:
+        return path.replace(path.with_suffix(TAKEN))
+    except OSError:  # also where it was withdrawn meanwhile: then there is nothing to read either
+        return path
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    """Remove what askers left behind that were killed before they could read, or while they wrote."""
+    for path in paths:
+        with suppress(OSError):  # gone already, or no file of ours
+            if time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS:
+                path.unlink()
 
 
 def _text(value: object) -> str:
@@ -98,21 +124,26 @@ def _text(value: object) -> str:
 def wait_for_answer(path: Path, seconds: float, is_running: Callable[[], bool]) -> bool:
     """True when the run has done what was asked, False if it ended without; a refusal or no answer is an error that says so."""
     deadline = time.monotonic() + seconds
-    answer = path.with_suffix(".answer")
+    answer, taken = path.with_suffix(ANSWER), path.with_suffix(TAKEN)
     looks, runs = 0, True
     try:
-        while path.exists() and time.monotonic() <= deadline and runs:
+        while (path.exists() or taken.exists()) and time.monotonic() <= deadline and runs:
             time.sleep(0.02)
             looks += 1
             runs = looks % 25 != 0 or is_running()
     finally:  # also when interrupted: nothing is left that a later run would take
         withdrawn = _withdraw(path)
-    if withdrawn and not runs:
+    if not runs and (withdrawn or _withdraw(taken)):  # it was killed before it answered
         return False
     if withdrawn:
         raise BadInput(
             f"The process that writes this ledger did not take the request within {seconds:g} s, so it was withdrawn. "
             "Look at it with `mqd-ledger status`; if it hangs, stop it and give the command again."
+        )
+    if taken.exists():
+        raise BadInput(
+            f"The process that writes this ledger has taken the request, but not answered it within {seconds:g} s: it will "
+            "still be decided. `mqd-ledger status` shows when it is."
         )
     refusal = answer.read_text(encoding="utf-8") if answer.exists() else ""
     answer.unlink(missing_ok=True)

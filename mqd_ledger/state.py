@@ -97,6 +97,7 @@ class State:
     charges: set[str] = field(default_factory=set)  # ids of fees: membership only
     requests: set[str] = field(default_factory=set)  # ids of operators' requests: membership only
     peak_equity: Money = ZERO
+    low_equity: Money = ZERO  # since the peak
     max_drawdown: Decimal = ZERO  # the largest fall from a peak, as a fraction of it
     consecutive_losses: int = 0
     day: Period = field(default_factory=Period)

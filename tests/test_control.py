@@ -13,6 +13,7 @@ import pytest
 from mqd_ledger import app, operator_requests
 from mqd_ledger.audit.verify import verify
 from mqd_ledger.cli.main import execute
+from mqd_ledger.errors import BadInput
 from mqd_ledger.events import OrderApproved, OrderDenied, OrderRequested
 from mqd_ledger.log import LogReader
 from mqd_ledger.values import Side
@@ -132,8 +133,8 @@ def test_a_wish_that_cannot_be_read_halts_to_be_safe(what: str, here: Path) -> N
     assert execute(RUN) == 0
     state, reason = trading_state(here / "paper.ledger")
     assert state == "HALTED"
-    assert "1.json could not be read" in reason
-    assert not (requests_of(here) / "1.json").exists()
+    assert "request 1 could not be read" in reason
+    assert {path.suffix for path in requests_of(here).iterdir()} == {".answer"}
 
 
 def test_odd_things_among_the_wishes_do_not_end_a_run(here: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_thousand_wishes_are_taken_and_change_what_they_change_once(here: Path
             time.sleep(0.05)
         interrupt(process)
         process.communicate(timeout=60)
-    assert list(requests_of(here).glob("*.json")) == []
+    assert {path.suffix for path in requests_of(here).iterdir()} == {".answer"}
     assert [row[3] for row in log_rows(here / "paper.ledger")].count("TradingHalted.v1") == 1
 
 
@@ -187,6 +188,39 @@ def test_a_wish_to_a_run_that_ends_without_taking_it_is_not_lost(here: Path) -> 
     request = operator_requests.ask(here / "paper.ledger", "halt", "me", "wait")
     assert operator_requests.wait_for_answer(request, 60, lambda: False) is False, "the caller does it itself then"
     assert not request.exists()
+
+
+def test_a_wish_that_was_taken_but_not_answered_yet_cannot_be_withdrawn_and_its_asker_is_told(here: Path) -> None:
+    request = operator_requests.ask(here / "paper.ledger", "halt", "me", "wait")
+    box = operator_requests.RequestBox(here / "paper.ledger", every_seconds=0)
+    ((taken, _),) = box.take(datetime(2026, 1, 5, tzinfo=UTC))
+    with pytest.raises(BadInput, match="has taken the request, but not answered it"):
+        operator_requests.wait_for_answer(request, 0.1, lambda: True)
+    assert taken.exists()
+    box.answer(taken, "")
+    assert operator_requests.wait_for_answer(request, 60, lambda: True)
+    assert list(requests_of(here).iterdir()) == []
+
+
+def test_a_wish_that_a_killed_run_had_taken_is_taken_back_by_its_asker_or_by_the_next_run(here: Path) -> None:
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    request = operator_requests.ask(here / "paper.ledger", "halt", "me", "wait")
+    ((_, first),) = operator_requests.RequestBox(here / "paper.ledger", every_seconds=0).take(at)
+    ((_, again),) = operator_requests.RequestBox(here / "paper.ledger", every_seconds=0).take(at)
+    assert again == first, "under the same request_id"
+    assert operator_requests.wait_for_answer(request, 60, lambda: False) is False
+    assert list(requests_of(here).iterdir()) == []
+
+
+def test_answers_that_nobody_reads_are_swept_away_once_they_are_old(here: Path) -> None:
+    directory = requests_of(here)
+    long_ago = time.time() - 3600
+    for name in ("old.answer", "old.tmp", "new.answer"):
+        (directory / name).write_text("", encoding="utf-8")
+        if name.startswith("old"):
+            os.utime(directory / name, (long_ago, long_ago))
+    assert list(operator_requests.RequestBox(here / "paper.ledger", every_seconds=0).take(datetime.now(UTC))) == []
+    assert [path.name for path in directory.iterdir()] == ["new.answer"]
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from commands.control import CreateLedger, EndRun, StartRun
 from commands.market import ReportBadBar, ReportBar
 from commands.trading import CancelOrder
 from mqd_ledger import events as e
+from mqd_ledger.audit.redecide import redecide
 from mqd_ledger.brokers.simulated import SimulatedBroker
 from mqd_ledger.engine import DecidedDifferently, Engine, Recorded, rehearse
 from mqd_ledger.errors import CommandRefused
@@ -250,7 +251,7 @@ def test_a_strategy_that_now_decides_differently_is_named_with_the_position() ->
     state, tape = State(), Tape()
     host = StrategyHost(state, {"s": Scripted("...F")})
     engine = Engine(state, tape, (SimulatedBroker(state), host))
-    with pytest.raises(DecidedDifferently, match=r"Event \d+ is recorded as SignalRaised .* now give") as caught:
+    with pytest.raises(DecidedDifferently, match=r"Event \d+ is recorded as SignalRaised, but event") as caught:
         rehearse(engine, SESSION.recorded)
     assert isinstance(SESSION.events[caught.value.position - 1], e.SignalRaised)
     assert tape.recorded == []
@@ -266,6 +267,21 @@ def test_a_recorded_event_whose_command_now_changes_nothing_is_named() -> None:
         DecidedDifferently, match="Event 4 is recorded as CashMoved, but its command now changes nothing"
     ):
         rehearse(Engine(State(), tape), again)
+
+
+def test_a_recorded_event_whose_command_is_now_refused_is_named() -> None:
+    again = [Recorded(1, OPENING, 1, 0, e.RunEnded(OPENING, 1, "over"))]
+    for take_again in (lambda: rehearse(Engine(State(), Tape()), again), lambda: redecide(again)):
+        with pytest.raises(DecidedDifferently, match=r"Event 1 .* its command is now refused \(\"No run is open"):
+            take_again()
+
+
+def test_what_was_decided_differently_is_said_in_a_few_words() -> None:
+    then, now = e.RunEnded(OPENING, 1, "x" * 5000), e.RunEnded(OPENING, 1, "y" * 5000)
+    told = str(DecidedDifferently(Recorded(7, OPENING, 7, 0, then), now))
+    assert told.startswith('Event 7 is recorded as RunEnded with reason "xxx')
+    assert '…, but the same inputs now give "yyy' in told
+    assert len(told) < 500
 
 
 def test_a_refused_command_leaves_no_trace_and_the_engine_goes_on() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mqd_ledger import events as e
 from mqd_ledger import upcasts
-from mqd_ledger.envelope import _upcasting, decode, encode
+from mqd_ledger.envelope import _upcasting, decode, encode, stored_names
 from mqd_ledger.errors import UnknownEventType
 from mqd_ledger.policy import Policy
 from mqd_ledger.upcasts import UPCASTS
@@ -92,3 +92,4 @@ def test_an_older_shape_is_lifted_step_by_step_to_the_one_of_today(monkeypatch: 
     for name, field in (("RunEnded.v-1", b"why"), ("RunEnded.v0", b"text")):
         stored = b'{"occurred_at":"2026-01-05T14:30:00Z","run":7,"%s":"over"}' % field
         assert _upcasting(name)(stored) == today
+    assert stored_names(e.RunStarted, e.RunEnded) == ("RunStarted.v1", "RunEnded.v1", "RunEnded.v0", "RunEnded.v-1")

@@ -81,10 +81,10 @@ def test_a_halt_that_was_recorded_but_not_answered_before_the_kill_holds_and_is_
     requests.mkdir()
     (requests / "1.json").write_text('{"verb": "halt", "operator": "me", "reason": "wait"}', encoding="utf-8")
     assert run_program(tmp_path, *RUN, code=KILL_BEFORE_THE_ANSWER).code not in {0, 1, 2}
-    assert list(requests.iterdir()) == [requests / "1.json"]
+    assert list(requests.iterdir()) == [requests / "1.taken"]
     ended = run_program(tmp_path, *RUN)
     assert json.loads(ended.out)["trading_state"] == "HALTED"
-    assert list(requests.glob("*.json")) == []
+    assert list(requests.iterdir()) == [requests / "1.answer"]
     with LogReader.open(tmp_path / "paper.ledger") as log:
         halts = list(log.replay(types=("TradingHalted.v1",)))
         approved_later = list(log.replay(after=halts[0].position, types=("OrderApproved.v1",)))

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
+from mqd_ledger import app
 from mqd_ledger.audit.verify import verify
 from mqd_ledger.cli.main import execute
-from mqd_ledger.events import StrategyStopped
+from mqd_ledger.events import RunStarted, StrategyStopped
 from mqd_ledger.log import LogReader
 from tests.desk import RUN, TRADER, bar_rows, furnish, run_program, write_bars
 
 HEAD = """
 import sys
 from decimal import Decimal
-from mqd_ledger.strategies.base import Signal, Strategy
+from mqd_ledger.strategies.base import Signal, Strategy, StrategyParameters
 from mqd_ledger.values import Direction
 LONG = Direction.LONG
 
@@ -80,6 +81,14 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     ),
     "exits when made": ("def __init__(self, parameters): sys.exit(0)", ["cannot be made", "SystemExit"]),
     "forgets its parameters": ("def __init__(self, parameters): pass", ["super().__init__(parameters)"]),
+    "has a number that no log can hold": (
+        "class Parameters(StrategyParameters):\n        x: int = 10**30",
+        ["a parameter that no log can hold"],
+    ),
+    "has a text that no log can hold": (
+        "class Parameters(StrategyParameters):\n        x: str = '\\ud800'",
+        ["a parameter that no log can hold"],
+    ),
     "exits when imported": ("pass\nsys.exit(0)", ["does not import", "SystemExit"]),
     "is not Python": ("def def", ["does not import", "SyntaxError"]),
     "is no class of ours": ("pass\nOdd = 5", ["no strategy class 'Odd'"]),
@@ -182,6 +191,15 @@ def test_two_strategies_of_one_name_keep_their_positions_apart(here: Path, capsy
     assert execute(["orders", "--json"]) == 0
     orders = json.loads(capsys.readouterr().out)
     assert {order["strategy"] for order in orders} == {"Trader", "Trader-2"}
+    with LogReader.open(here / "paper.ledger") as log:
+        (started,) = [event for event in log.events() if isinstance(event, RunStarted)]
+    assert [(spec.strategy, spec.source) for spec in started.strategies] == [
+        ("Trader", "trader.py:Trader"),
+        ("Trader-2", "trader.py:Trader"),
+    ]
+    assert started.strategies[1].parameters["every"] == 4, "parameters are recorded as what they are"
+    assert started.strategies[1].parameters["symbols"] == []
+    assert all(finding.passed for finding in verify(here / "paper.ledger", app.MODES["rerun"].reactors))
 
 
 def test_a_strategy_that_leaves_its_directory_can_still_be_halted(

@@ -12,7 +12,7 @@ from eventsourcing.persistence import StoredEvent
 from mqd_ledger.chain import Head, Row, digest
 from mqd_ledger.errors import Conflict
 
-CHUNK = 1000  # rows of one short read
+CHUNK = 500  # rows of one short read
 
 Clock = Callable[[], datetime]
 
