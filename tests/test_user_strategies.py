@@ -81,10 +81,6 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     ),
     "exits when made": ("def __init__(self, parameters): sys.exit(0)", ["cannot be made", "SystemExit"]),
     "forgets its parameters": ("def __init__(self, parameters): pass", ["super().__init__(parameters)"]),
-    "has a number that no log can hold": (
-        "class Parameters(StrategyParameters):\n        x: int = 10**30",
-        ["a parameter that no log can hold"],
-    ),
     "has a text that no log can hold": (
         "class Parameters(StrategyParameters):\n        x: str = '\\ud800'",
         ["a parameter that no log can hold"],

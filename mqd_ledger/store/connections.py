@@ -20,7 +20,8 @@ from mqd_ledger.errors import Conflict, LedgerError, LedgerUnreadable
 
 APPLICATION_ID = 0x4D514431  # "MQD1" in the file's header: how `file` and we know a ledger
 PAGE_SIZE = 16384  # a tenth faster to append to than 4096
-WAIT_SECONDS = 5  # for another program's lock
+WAIT_SECONDS = 10  # for another program's lock
+POOL_SECONDS = 60  # for another thread's turn: a slow disk is no error
 
 Access = Literal["create", "write", "read"]
 Durability = Literal["full", "normal"]
@@ -173,7 +174,7 @@ class LedgerDatastore(SQLiteDatastore):
         db_name = str(path) if is_uri else uri_of(Path(path), _MODES[access])
         super().__init__(db_name, lock_timeout=lock_timeout, originator_id_type=originator_id_type)
         self.name = str(path)
-        pool = _Pool(db_name=db_name, lock_timeout=lock_timeout)
+        pool = _Pool(db_name=db_name, lock_timeout=lock_timeout, pool_timeout=POOL_SECONDS)
         pool.access, pool.durability, pool.path = access, durability, None if is_uri else Path(path)
         self.pool: SQLiteConnectionPool = pool
         self.access = access

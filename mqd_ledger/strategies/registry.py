@@ -49,7 +49,7 @@ def _recorded(source: str, parameters: StrategyParameters) -> dict[str, Any]:
     """Exactly as a log will give them back."""
     try:
         recorded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters.model_dump(mode="json")))
-    except (OverflowError, UnicodeEncodeError, ValueError) as error:
+    except ValueError as error:
         raise BadInput(f"Strategy {source} has a parameter that no log can hold: {error}.") from error
     return recorded
 
