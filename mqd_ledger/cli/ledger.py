@@ -114,7 +114,8 @@ def import_bars(
     from mqd_ledger.feeds.importing import SHOWN_REJECTS, ImportReport
     from mqd_ledger.feeds.importing import import_bars as bring_in
 
-    report: ImportReport = bring_in(file, out, symbol=symbol, zone=zone, interval=interval, strict=strict)
+    with output.working(f"reading {file.name}"):
+        report: ImportReport = bring_in(file, out, symbol=symbol, zone=zone, interval=interval, strict=strict)
     symbols = [
         {name: getattr(one, name) for name in ("symbol", "count", "first_at", "last_at", "missing")}
         for one in report.symbols
@@ -156,9 +157,11 @@ def import_log(file: Path, ledger: Path) -> None:
     The chain is checked on the way; a file that was altered makes no ledger at all.
     """
     from mqd_ledger.archive import import_archive
+    from mqd_ledger.cli import output
 
-    import_archive(file, ledger)
-    click.echo(f"Made the ledger {ledger} from {file}.")
+    with output.working(f"importing {file.name}"):
+        head = import_archive(file, ledger)
+    click.echo(f"Made the ledger {ledger} from {file}: {head.position:,} events up to hash {head.hash.hex()}.")
     click.echo(f"Next: mqd-ledger verify{ledger_words(ledger)}")
 
 
@@ -177,13 +180,16 @@ def export(form: str, out: Path, ledger: Path | None) -> None:
     if out.is_dir():
         raise BadInput(f"{out} is a directory; --out names the file to write.")
     from mqd_ledger import archive
+    from mqd_ledger.chain import Head
+    from mqd_ledger.cli import output
 
-    writers: Mapping[str, Callable[[Path, Path], object]] = {
+    writers: Mapping[str, Callable[[Path, Path], Head]] = {
         "parquet": archive.export_parquet,
         "jsonl": archive.export_jsonl,
     }
-    writers[form](path, out)
-    click.echo(f"Wrote the log of {path} to {out}.")
+    with output.working(f"exporting to {out.name}"):
+        head = writers[form](path, out)
+    click.echo(f"Wrote the log of {path} to {out}: {head.position:,} events up to hash {head.hash.hex()}.")
 
 
 @click.command("backup", epilog=examples("backup paper-2026-01-05.ledger"))
@@ -198,6 +204,8 @@ def backup(file: Path, ledger: Path | None) -> None:
     if file.exists():
         raise BadInput(f"{file} exists already, and a backup overwrites nothing. Give a new name.")
     from mqd_ledger import store
+    from mqd_ledger.cli import output
 
-    store.backup(path, file)
-    click.echo(f"Copied {path} to {file}.")
+    with output.working(f"copying to {file.name}"):
+        head = store.backup(path, file)
+    click.echo(f"Copied {path} to {file}: {head.position:,} events up to hash {head.hash.hex()}.")

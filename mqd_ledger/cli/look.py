@@ -191,7 +191,8 @@ def replay(until: str, by: str, ledger: Path | None, as_json: bool) -> None:
     from mqd_ledger.cli import output
 
     reading: Literal["recorded", "event"] = "event" if by == "event-time" else "recorded"
-    found = app.replay(path, at, reading)
+    with output.working("replaying"):
+        found = app.replay(path, at, reading)
     if as_json:
         output.print_json(found)
         return
@@ -271,7 +272,7 @@ def verify(rerun: bool, ledger: Path | None, as_json: bool) -> int:
     from mqd_ledger.app import verify as prove
     from mqd_ledger.cli import output
 
-    with output.json_alone(wanted=as_json):
+    with output.json_alone(wanted=as_json), output.working("proving"):
         findings = prove(path, rerun=rerun)
     passed = all(finding.passed for finding in findings)
     if as_json:

@@ -236,3 +236,18 @@ def _blocks(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
         if place:
             click.echo()
         facts((column.title, cell) for column, cell in zip(columns, row, strict=True))
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Long work is seen to go on where somebody is looking; what is yielded tells how far it has come (done, of all)."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _all: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, whole: progress.update(task, completed=done, total=whole)

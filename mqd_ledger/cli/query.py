@@ -60,9 +60,11 @@ def sql(query: str | None, form: str, out: Path | None, seconds: float, views: b
         raise BadInput("A table is for the terminal: add --format csv, json or parquet to --out.")
     text = sys.stdin.read() if query == "-" else query
     path = existing_ledger(ledger)
+    from mqd_ledger.cli import output
     from mqd_ledger.warehouse import run_query, write_result
 
-    result = run_query(path, text, seconds=seconds)
+    with output.working("reading the log") as came_to:
+        result = run_query(path, text, seconds=seconds, progress=came_to)
     if form == "table":
         _print_table(result.columns, result.rows)
     else:
