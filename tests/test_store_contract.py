@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -62,8 +63,16 @@ class TestSQLitePassesTheLibrarysRecorderTests(library.ApplicationRecorderTestCa
         path = Path(directory.name) / "contract.ledger"
         recorder = SQLiteLedgerRecorder(LedgerDatastore(path, durability="normal", originator_id_type="uuid"))
         self.addCleanup(recorder.close)
+        self.addCleanup(self.wait_for_readers, frozenset(threading.enumerate()))  # runs first
         recorder.create_table()
         return recorder
+
+    def wait_for_readers(self, before: frozenset[threading.Thread]) -> None:
+        """The library tells its reading threads to stop and goes; a connection closed under one of them ends the process."""
+        for thread in threading.enumerate():
+            if thread not in before:
+                thread.join(60)
+                assert not thread.is_alive()
 
 
 # --- ours, over both -------------------------------------------------------------------------------------------------------
