@@ -22,6 +22,7 @@ import pytest
 from mqd_ledger.cli.main import VERBS, cli, execute
 from mqd_ledger.cli.trading import STOP_SIGNALS, stopping
 from mqd_ledger.errors import LedgerUnreadable
+from mqd_ledger.events import OrderFilled
 from mqd_ledger.log import LogReader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -683,3 +684,25 @@ def test_the_first_request_to_stop_waits_and_the_second_does_not() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_on_daily_bars_an_order_meets_the_open_of_the_next_session(tmp_path: Path) -> None:
+    days = [
+        (2, 100),
+        (3, 100),
+        (6, 100),
+        (7, 90),
+        (8, 95),
+        (9, 99),
+        (10, 99),
+    ]  # of January 2025; a weekend, and a closed 9th
+    rows = [f"SPY,2025-01-{day:02}T05:00:00Z,{price},{price},{price},{price},1000" for day, price in days]
+    (tmp_path / "SPY_daily.csv").write_text("symbol,timestamp,open,high,low,close,volume\n" + "\n".join(rows) + "\n")
+    ledger = tmp_path / "daily.ledger"
+    words = "--strategy vwap --param lookback=3 --set risk.session=any --set risk.stale_after=null --json"
+    arguments = ["backtest", "--bars", str(tmp_path / "SPY_daily.csv"), "--out", str(ledger), *words.split()]
+    done = subprocess.run([sys.executable, "-m", "mqd_ledger", *arguments], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["fills"] == 2
+    with LogReader.open(ledger) as log:
+        fills = [one.event for one in log.replay() if isinstance(one.event, OrderFilled)]
+    assert [(str(fill.last_price), fill.occurred_at.day) for fill in fills] == [("95", 8), ("98", 13)]

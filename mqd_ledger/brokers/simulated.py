@@ -118,11 +118,14 @@ class SimulatedBroker:
             return ()
         reports: list[Command] = []
         available = self._available(bar)
+        has_extended_hours = (
+            bar.interval != "1d"
+        )  # a daily bar is a regular session: what is sent after one is for the next
         for order in orders.values():
             if order.submitted_at is None:
                 continue
             if order.time_in_force is TimeInForce.DAY and bar.start_at >= (
-                end := _day_ends(order.submitted_at, extended=order.extended_hours)
+                end := _day_ends(order.submitted_at, extended=order.extended_hours and has_extended_hours)
             ):
                 reports.append(ReportExpired(event.occurred_at, end, order.client_order_id, "the session closed"))
                 continue
