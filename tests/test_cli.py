@@ -687,16 +687,9 @@ def test_the_first_request_to_stop_waits_and_the_second_does_not() -> None:
 
 
 def test_on_daily_bars_an_order_meets_the_open_of_the_next_session(tmp_path: Path) -> None:
-    days = [
-        (2, 100),
-        (3, 100),
-        (6, 100),
-        (7, 90),
-        (8, 95),
-        (9, 99),
-        (10, 99),
-    ]  # of January 2025; a weekend, and a closed 9th
-    rows = [f"SPY,2025-01-{day:02}T05:00:00Z,{price},{price},{price},{price},1000" for day, price in days]
+    # Of January 2025; the exchange was closed on the 9th.
+    days = {2: 100, 3: 100, 6: 100, 7: 90, 8: 95, 10: 99, 13: 98}
+    rows = [f"SPY,2025-01-{day:02}T05:00:00Z,{price},{price},{price},{price},1000" for day, price in days.items()]
     (tmp_path / "SPY_daily.csv").write_text("symbol,timestamp,open,high,low,close,volume\n" + "\n".join(rows) + "\n")
     ledger = tmp_path / "daily.ledger"
     words = "--strategy vwap --param lookback=3 --set risk.session=any --set risk.stale_after=null --json"
