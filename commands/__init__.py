@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from commands import broker_reports, cash, control, market, trading
+from commands import broker_reports, cash, control, executions, market, trading, truth
 from commands.base import Command
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.events import Event
@@ -24,16 +24,20 @@ from mqd_ledger.state import State
 DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     **market.DECIDERS,
     **broker_reports.DECIDERS,
+    **executions.DECIDERS,
     **trading.DECIDERS,
     **cash.DECIDERS,
     **control.DECIDERS,
+    **truth.DECIDERS,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
     **market.READ_BACK,
     **broker_reports.READ_BACK,
+    **executions.READ_BACK,
     **trading.READ_BACK,
     **cash.READ_BACK,
     **control.READ_BACK,
+    **truth.READ_BACK,
 }
 
 

@@ -7,7 +7,7 @@ from mqd_ledger.events import LotClosed, LotEvent, LotOpened, LotReopened
 from mqd_ledger.lots import Lot, apply_entry, copy_of, in_order, match, merge
 from mqd_ledger.orders import Order
 from mqd_ledger.state import Execution, State
-from mqd_ledger.values import ZERO, LotCause, LotMethod, Price, Quantity
+from mqd_ledger.values import QUANTITY_STEP, ZERO, LotCause, LotMethod, Price, Quantity, Symbol
 
 
 def book(
@@ -20,13 +20,29 @@ def book(
     after: Sequence[LotEvent] = (),
     first: str = "",
 ) -> list[LotEvent]:
+    """What an execution of `order` does to the lots; see `enter`."""
+    return enter(order.symbol, order.strategy, execution_id, signed_quantity, price, at, state, after, first)
+
+
+def enter(  # noqa: PLR0913, PLR0917  a booking is all of these
+    symbol: Symbol,
+    strategy: str,
+    execution_id: str,
+    signed_quantity: Quantity,
+    price: Price,
+    at: datetime,
+    state: State,
+    after: Sequence[LotEvent] = (),
+    first: str = "",
+    cause: LotCause = LotCause.TRADE,
+) -> list[LotEvent]:
     """Lots closed and opened by a trade of `signed_quantity`, once `after` (entries not in the state yet) is taken in.
 
     The lot named `first` is taken before all others.
     """
-    lots = _lots_after(state.lots.get(order.symbol, []), after)
+    lots = _lots_after(state.lots.get(symbol, []), after)
     method = state.policy.lot_method
-    ordered = in_order(lots, method, order.strategy)
+    ordered = in_order(lots, method, strategy)
     if first:
         ordered = sorted(ordered, key=lambda lot: lot.lot_id != first)
     closings, opening = match(ordered, signed_quantity, price)
@@ -34,7 +50,7 @@ def book(
         LotClosed(
             at,
             closing.lot.lot_id,
-            order.symbol,
+            symbol,
             closing.lot.strategy,
             execution_id,
             closing.quantity,
@@ -42,13 +58,13 @@ def book(
             price,
             closing.realized_pnl,
             closing.lot.opened_at,
-            LotCause.TRADE,
+            cause,
         )
         for closing in closings
     ]
     if not opening:
         return entries
-    same_side = [lot for lot in lots if lot.strategy == order.strategy] if not closings else []
+    same_side = [lot for lot in lots if lot.strategy == strategy] if not closings else []
     if method is LotMethod.AVERAGE and same_side:
         quantity, cost_price, cost_basis = merge(same_side, opening, price)
         entries += [_gone(lot, execution_id, at, LotCause.MERGE) for lot in same_side]
@@ -56,10 +72,33 @@ def book(
     else:
         quantity, cost_price, cost_basis, opened_at = opening, price, opening * price, at
     entries.append(
-        LotOpened(
-            at, execution_id, order.symbol, order.strategy, execution_id, quantity, cost_price, cost_basis, opened_at
-        )
+        LotOpened(at, execution_id, symbol, strategy, execution_id, quantity, cost_price, cost_basis, opened_at)
     )
+    return entries
+
+
+def split(symbol: Symbol, execution_id: str, change: Quantity, at: datetime, state: State) -> list[LotEvent]:
+    """The same cost over `change` more (or less) shares, lot by lot, so that each strategy keeps its part; nothing is realized.
+
+    No entries where a lot would be left without a share.
+    """
+    held = state.positions[symbol]
+    entries: list[LotEvent] = []
+    seen = given = ZERO
+    for number, lot in enumerate(state.lots[symbol], 1):
+        seen += lot.quantity
+        upto = (seen * (held + change) / held).quantize(QUANTITY_STEP)
+        quantity, given = upto - given, upto
+        if not quantity:
+            return []
+        cost_price = (lot.cost_basis / quantity).quantize(QUANTITY_STEP)
+        lot_id = f"{execution_id}-{number}"
+        entries += [
+            _gone(lot, execution_id, at, LotCause.MERGE),
+            LotOpened(
+                at, lot_id, symbol, lot.strategy, execution_id, quantity, cost_price, lot.cost_basis, lot.opened_at
+            ),
+        ]
     return entries
 
 

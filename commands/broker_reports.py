@@ -4,30 +4,39 @@ A report that says again what is known changes nothing; one that surprises is re
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from msgspec import structs
-
 from commands.base import Command, order_of
-from commands.books import book, unbook
 from mqd_ledger.errors import CommandRefused
 from mqd_ledger.events import (
     CancelRejected,
+    CancelRequested,
     Event,
-    ExecutionBusted,
-    ExecutionCorrected,
     OrderAdopted,
     OrderAnomalyFound,
     OrderCanceled,
     OrderExpired,
-    OrderFilled,
     OrderRejected,
+    OrderReplaced,
+    OrderSent,
     OrderSubmitted,
+    ReplaceRejected,
 )
 from mqd_ledger.orders import Order, Trigger, transition
-from mqd_ledger.state import Execution, State
-from mqd_ledger.values import ZERO, Anomaly, Money, OrderState, OrderType, Price, Quantity, Side, Symbol, TimeInForce
+from mqd_ledger.state import State
+from mqd_ledger.values import (
+    Anomaly,
+    Money,
+    OrderState,
+    OrderType,
+    Price,
+    Quantity,
+    Side,
+    Symbol,
+    TimeInForce,
+    TradingState,
+)
 
 
 class BrokerReport(Command, frozen=True, gc=False):
@@ -43,18 +52,6 @@ class ReportSubmitted(BrokerReport, frozen=True, gc=False):
 
 class ReportRejected(BrokerReport, frozen=True, gc=False):
     reason: str
-
-
-class ReportFill(BrokerReport, frozen=True, gc=False):
-    """One execution: `quantity` and `price` of this execution only. `leaves_quantity` counts where the order is by notional."""
-
-    execution_id: str
-    symbol: Symbol
-    side: Side
-    quantity: Quantity
-    price: Price
-    commission: Money = ZERO
-    leaves_quantity: Quantity = ZERO
 
 
 class ReportCanceled(BrokerReport, frozen=True, gc=False):
@@ -83,23 +80,32 @@ class ReportUnknownOrder(BrokerReport, frozen=True, gc=False):
     time_in_force: TimeInForce = TimeInForce.DAY
 
 
-class ReportBust(BrokerReport, frozen=True, gc=False):
-    execution_id: str
-    symbol: Symbol
-    side: Side
+class ReportUnknownStatus(BrokerReport, frozen=True, gc=False):
+    """The broker says something of an order that no version of this program has heard of: recorded, told, and otherwise ignored."""
+
+    status: str
+
+
+class ReportAbsent(BrokerReport, frozen=True, gc=False):
+    """The broker, asked by client_order_id long enough after the attempt, has no such order: the attempt never arrived."""
+
+
+class ReportReplaced(BrokerReport, frozen=True, gc=False):
+    """The broker put another order, described whole, in this one's place."""
+
+    replacement_id: str
+    broker_order_id: str
     quantity: Quantity
-    price: Price
-    commission: Money = ZERO
+    limit_price: Price | None
+    stop_price: Price | None
+    time_in_force: TimeInForce
 
 
-class ReportCorrection(BrokerReport, frozen=True, gc=False):
-    previous_execution_id: str
-    execution_id: str
-    quantity: Quantity
-    price: Price
+class ReportReplaceRejected(BrokerReport, frozen=True, gc=False):
+    reason: str
 
 
-def _surprise(order: Order, trigger: Trigger, at: datetime) -> list[Event]:
+def surprise_of(order: Order, trigger: Trigger, at: datetime) -> list[Event]:
     anomaly = transition(order.state, trigger).anomaly
     if anomaly is None:
         return []
@@ -110,8 +116,13 @@ def submitted(command: ReportSubmitted, state: State) -> list[Event]:
     order = order_of(state, command.client_order_id)
     if order.broker_order_id == command.broker_order_id:
         return []
-    surprise = _surprise(order, Trigger.SUBMITTED, command.occurred_at)
-    return [OrderSubmitted(command.occurred_at, command.client_order_id, command.broker_order_id), *surprise]
+    acknowledged = OrderSubmitted(command.occurred_at, command.client_order_id, command.broker_order_id)
+    surprise = surprise_of(order, Trigger.SUBMITTED, command.occurred_at)
+    if order.state is OrderState.CANCELED and order.broker_order_id is None:
+        # It was taken for lost and is alive. Where the broker had canceled it before it said so, asking once more does no harm.
+        reason = "it was canceled here before the broker acknowledged it"
+        return [acknowledged, *surprise, CancelRequested(command.occurred_at, order.client_order_id, reason)]
+    return [acknowledged, *surprise]
 
 
 # What ends an order without a fill: the event, the trigger, and the state in which saying it again is no news.
@@ -127,7 +138,7 @@ def ended(command: ReportRejected | ReportCanceled | ReportExpired, state: State
     event, trigger, known = _ENDS[type(command)]
     if order.state is known or trigger in order.ends:
         return []
-    surprise = _surprise(order, trigger, command.occurred_at)
+    surprise = surprise_of(order, trigger, command.occurred_at)
     return [event(command.occurred_at, command.client_order_id, command.reason), *surprise]
 
 
@@ -166,128 +177,56 @@ def unknown_order(command: ReportUnknownOrder, state: State) -> list[Event]:
     ]
 
 
-def fill(command: ReportFill, state: State) -> list[Event]:
-    """One execution and its books, together or not at all."""
+def unknown_status(command: ReportUnknownStatus, state: State) -> list[Event]:
     order = order_of(state, command.client_order_id)
-    if command.execution_id in state.executions:
-        _is_of_this_order(order, command.execution_id, state.executions[command.execution_id])
+    if command.status in order.unknown_statuses:
         return []
-    _is_an_execution(command.quantity, command.price, command.commission)
-    if (command.symbol, command.side) != (order.symbol, order.side):
-        raise CommandRefused(
-            f"Execution {command.execution_id} is a {command.side} of {command.symbol}, but order {order.client_order_id} "
-            f"is a {order.side} of {order.symbol}."
-        )
-    filled_quantity = order.filled_quantity + command.quantity
-    leaves = command.leaves_quantity if order.quantity is None else max(ZERO, order.quantity - filled_quantity)
-    at = command.occurred_at
-    filled = OrderFilled(
-        at,
-        command.client_order_id,
-        command.execution_id,
-        command.symbol,
-        command.side,
-        command.quantity,
-        command.price,
-        command.commission,
-        filled_quantity,
-        leaves,
-    )
-    is_over = order.quantity is not None and filled_quantity > order.quantity
-    # What a bust left open may be filled again: a filled order is overfilled only by what is more than was ordered.
-    refills = order.state is OrderState.FILLED and order.quantity is not None and not is_over
-    surprise = _surprise(order, Trigger.PARTIAL_FILL if leaves or refills else Trigger.FULL_FILL, at)
-    if is_over and not surprise:
-        detail = f"{filled_quantity} were filled of {order.quantity} ordered"
-        surprise = [OrderAnomalyFound(at, order.client_order_id, Anomaly.OVERFILL, detail)]
+    detail = f"the broker says {command.status!r} of it, which this version does not know"
     return [
-        filled,
-        *surprise,
-        *book(order, command.execution_id, order.signed(command.quantity), command.price, at, state),
+        OrderAnomalyFound(command.occurred_at, order.client_order_id, Anomaly.UNKNOWN_STATUS, detail, command.status)
     ]
 
 
-def _is_an_execution(quantity: Quantity, price: Price, commission: Money = ZERO) -> None:
-    if not (quantity.is_finite() and price.is_finite() and quantity > 0 and price > 0 and commission.is_finite()):
-        raise CommandRefused(
-            "An execution has a quantity and a price above zero and a commission that is a number; "
-            f"found {quantity} at {price}, commission {commission}."
-        )
-
-
-def _is_of_this_order(order: Order, execution_id: str, execution: Execution) -> None:
-    if execution.client_order_id != order.client_order_id:
-        raise CommandRefused(
-            f"Execution {execution_id} is one of order {execution.client_order_id}, but it is reported of order "
-            f"{order.client_order_id}: one execution belongs to one order."
-        )
-
-
-def bust(command: ReportBust, state: State) -> list[Event]:
+def absent(command: ReportAbsent, state: State) -> list[Event]:
+    """Sent again under the same id while the wish is young, which can make no second order; taken back when it is not."""
     order = order_of(state, command.client_order_id)
-    execution = state.executions.get(command.execution_id)
-    if execution is not None:
-        _is_of_this_order(order, command.execution_id, execution)
-        if execution.busted:
-            return []
-    at = command.occurred_at
-    busted = ExecutionBusted(
-        at,
-        command.client_order_id,
-        command.execution_id,
-        command.symbol,
-        command.side,
-        command.quantity,
-        command.price,
-        command.commission,
-    )
-    if execution is None:
-        detail = f"execution {command.execution_id} ({command.quantity} at {command.price}) was undone before it was ever reported"
-        nothing = structs.replace(busted, last_quantity=ZERO, commission=ZERO)  # there was nothing to take back
-        return [nothing, OrderAnomalyFound(at, order.client_order_id, Anomaly.UNKNOWN_EXECUTION, detail)]
-    _is_an_execution(command.quantity, command.price, command.commission)
-    if (abs(execution.signed_quantity), execution.price) != (command.quantity, command.price):
-        raise CommandRefused(
-            f"The bust of {command.execution_id} speaks of {command.quantity} at {command.price}, "
-            f"but it was booked as {abs(execution.signed_quantity)} at {execution.price}."
-        )
+    if order.state is not OrderState.PENDING or order.broker_order_id is not None:
+        return []
+    rules = state.policy.unattended
+    age = command.at - order.requested_at
+    is_young = age <= timedelta(seconds=rules.resend_within) and order.attempts < rules.attempts_max
+    # That the broker has answered shows that requests reach it; a recovery is where this is asked.
+    is_free = state.blocks.keys() <= {"recovery", "orders"} and order.symbol not in state.halted_symbols
+    if is_young and is_free and not order.cancel_requested and state.trading_state is TradingState.ACTIVE:
+        return [OrderSent(command.at, order.client_order_id, order.attempts + 1)]
+    reason = f"it never reached the broker in {order.attempts} attempts, and {age.total_seconds():.0f} s later it is not sent again"
+    return [OrderCanceled(command.at, order.client_order_id, reason)]
+
+
+def replaced(command: ReportReplaced, state: State) -> list[Event]:
+    order = order_of(state, command.client_order_id)
+    if Trigger.REPLACED in order.ends:
+        return []
     return [
-        busted,
-        *_surprise(order, Trigger.BUSTED, at),
-        *unbook(order, command.execution_id, execution, at, state),
+        OrderReplaced(
+            command.occurred_at,
+            command.client_order_id,
+            command.replacement_id,
+            command.broker_order_id,
+            command.quantity,
+            command.limit_price,
+            command.stop_price,
+            command.time_in_force,
+        ),
+        *surprise_of(order, Trigger.REPLACED, command.occurred_at),
     ]
 
 
-def correction(command: ReportCorrection, state: State) -> list[Event]:
+def replace_rejected(command: ReportReplaceRejected, state: State) -> list[Event]:
     order = order_of(state, command.client_order_id)
-    previous = state.executions.get(command.previous_execution_id)
-    if command.execution_id in state.executions:
+    if not order.replacement_id:
         return []
-    if previous is None or previous.busted:
-        raise CommandRefused(
-            f"Execution {command.previous_execution_id} cannot be corrected: it is "
-            + ("not known here." if previous is None else "undone already.")
-        )
-    _is_of_this_order(order, command.previous_execution_id, previous)
-    _is_an_execution(command.quantity, command.price)
-    at = command.occurred_at
-    signed = order.signed(command.quantity)
-    corrected = ExecutionCorrected(
-        at,
-        command.client_order_id,
-        command.previous_execution_id,
-        command.execution_id,
-        order.symbol,
-        order.side,
-        abs(previous.signed_quantity),
-        previous.price,
-        command.quantity,
-        command.price,
-        previous.commission,
-    )
-    undone = unbook(order, command.previous_execution_id, previous, at, state)
-    booked = book(order, command.execution_id, signed, command.price, at, state, after=undone)
-    return [corrected, *_surprise(order, Trigger.CORRECTED, at), *undone, *booked]
+    return [ReplaceRejected(command.occurred_at, command.client_order_id, command.reason)]
 
 
 DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
@@ -297,9 +236,10 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     ReportExpired: ended,
     ReportCancelRejected: cancel_rejected,
     ReportUnknownOrder: unknown_order,
-    ReportFill: fill,
-    ReportBust: bust,
-    ReportCorrection: correction,
+    ReportUnknownStatus: unknown_status,
+    ReportAbsent: absent,
+    ReportReplaced: replaced,
+    ReportReplaceRejected: replace_rejected,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
     OrderSubmitted: lambda event, at: ReportSubmitted(
@@ -323,36 +263,22 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.stop_price,
         event.time_in_force,
     ),
-    OrderFilled: lambda event, at: ReportFill(
-        at,
-        event.occurred_at,
-        event.client_order_id,
-        event.execution_id,
-        event.symbol,
-        event.side,
-        event.last_quantity,
-        event.last_price,
-        event.commission,
-        event.leaves_quantity,
+    OrderAnomalyFound: lambda event, at: ReportUnknownStatus(
+        at, event.occurred_at, event.client_order_id, event.status
     ),
-    ExecutionBusted: lambda event, at: ReportBust(
+    OrderSent: lambda event, _: ReportAbsent(event.occurred_at, event.occurred_at, event.client_order_id),
+    OrderReplaced: lambda event, at: ReportReplaced(
         at,
         event.occurred_at,
         event.client_order_id,
-        event.execution_id,
-        event.symbol,
-        event.side,
-        event.last_quantity,
-        event.last_price,
-        event.commission,
+        event.replacement_id,
+        event.broker_order_id,
+        event.quantity,
+        event.limit_price,
+        event.stop_price,
+        event.time_in_force,
     ),
-    ExecutionCorrected: lambda event, at: ReportCorrection(
-        at,
-        event.occurred_at,
-        event.client_order_id,
-        event.previous_execution_id,
-        event.execution_id,
-        event.last_quantity,
-        event.last_price,
+    ReplaceRejected: lambda event, at: ReportReplaceRejected(
+        at, event.occurred_at, event.client_order_id, event.reason
     ),
 }

@@ -1,7 +1,8 @@
-"""Money that moves without a trade: deposits, withdrawals and fees that come apart from an execution."""
+"""Money that moves without a trade: deposits, withdrawals, income and fees that come apart from an execution."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from commands.base import Command
@@ -10,12 +11,13 @@ from mqd_ledger.events import CashMoved, Event, FeeCharged
 from mqd_ledger.state import State
 from mqd_ledger.values import Money
 
-CASH_KINDS = ("DEPOSIT", "WITHDRAWAL")
+# Kind -> the sign that its amounts have; zero: either, for who is short pays dividends, and who borrowed pays interest.
+CASH_KINDS: Mapping[str, int] = MappingProxyType({"DEPOSIT": 1, "WITHDRAWAL": -1, "DIVIDEND": 0, "INTEREST": 0})
 FEE_KINDS = ("SEC", "TAF", "CAT", "OTHER")
 
 
 class ReportCash(Command, frozen=True, gc=False):
-    """`amount` is positive for a deposit and negative for a withdrawal. One movement_id counts once."""
+    """`amount` is positive for a deposit and negative for a withdrawal, and either for income. One movement_id counts once."""
 
     movement_id: str
     kind: str
@@ -35,9 +37,10 @@ class ReportFee(Command, frozen=True, gc=False):
 def report_cash(command: ReportCash, state: State) -> list[Event]:
     if command.kind not in CASH_KINDS or not command.amount.is_finite():
         raise CommandRefused(f"Cash moves as {' or '.join(CASH_KINDS)}; found {command.kind} of {command.amount}.")
-    if (command.amount > 0) != (command.kind == "DEPOSIT") or not command.amount:
+    sign = CASH_KINDS[command.kind]
+    if not command.amount or sign * command.amount < 0:
         raise CommandRefused(
-            f"A deposit is above zero and a withdrawal below; found {command.kind} of {command.amount}."
+            f"A deposit is above zero, a withdrawal below, and income either; found {command.kind} of {command.amount}."
         )
     if command.movement_id in state.movements:
         return []

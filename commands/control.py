@@ -5,11 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from commands.base import Command
+from commands.truth import RECONCILIATION
 from mqd_ledger.errors import CommandRefused
 from mqd_ledger.events import (
     CancelRequested,
     ControlEvent,
     Event,
+    KillSwitchActivated,
+    KillSwitchCompleted,
     LedgerCreated,
     RunEnded,
     RunStarted,
@@ -60,6 +63,16 @@ class ReduceTrading(ControlTrading, frozen=True, gc=False):
 
 class ResumeTrading(ControlTrading, frozen=True, gc=False):
     pass
+
+
+class ActivateKillSwitch(ControlTrading, frozen=True, gc=False):
+    pass
+
+
+class CompleteKillSwitch(Command, frozen=True, gc=False):
+    """`detail` says what was seen at the broker."""
+
+    detail: str
 
 
 class StopStrategy(Command, frozen=True, gc=False):
@@ -117,13 +130,56 @@ def check_reason(reason: str) -> None:
 def control_trading(command: ControlTrading, state: State) -> list[Event]:
     to, event = _CONTROL[type(command)]
     check_reason(command.reason)
-    if (command.request_id and command.request_id in state.requests) or state.trading_state is to:
+    if command.request_id and command.request_id in state.requests:
         return []
+    # A halt for differences ends with them; that of an operator has to last, so it takes its place.
+    is_taken_over = to is TradingState.HALTED and state.trading_state_by == RECONCILIATION
+    if state.trading_state is to and not (is_taken_over and command.operator != RECONCILIATION):
+        return []
+    if to is TradingState.ACTIVE and is_killing(state):
+        raise CommandRefused(
+            "The kill switch is still at work: not every position and order is gone at the broker yet. Trading can be "
+            "resumed once `mqd-ledger status` says that it has completed."
+        )
+    if to is TradingState.ACTIVE and state.differences:
+        raise CommandRefused(
+            f"The books differ from the broker's account: {', '.join(state.differences)}. Look at them with "
+            "`mqd-ledger reconcile` and accept each with `mqd-ledger reconcile --accept ID --reason TEXT`."
+        )
     if state.trading_state is TradingState.HALTED and to is TradingState.REDUCING:
         raise CommandRefused(
             "Trading is halted, which is stricter than reducing; only a resume with a reason lifts a halt."
         )
     return [event(command.at, command.operator, command.reason, command.request_id)]
+
+
+def activate_kill_switch(command: ActivateKillSwitch, state: State) -> list[Event]:
+    """First the record; then every working order is asked back. What follows needs the broker's answers."""
+    check_reason(command.reason)
+    if (command.request_id and command.request_id in state.requests) or is_killing(state):
+        return []
+    activated = KillSwitchActivated(command.at, command.operator, command.reason, command.request_id)
+    cancels = [
+        CancelRequested(command.at, order.client_order_id, f"kill switch: {command.reason}")
+        for orders in state.working.values()
+        for order in orders.values()
+        if not order.cancel_requested
+    ]
+    return [activated, *cancels]
+
+
+def is_killing(state: State) -> bool:
+    """Whether the kill switch was activated and the broker has not yet shown an empty account."""
+    return state.kill_switch is not None and not state.kill_switch_completed
+
+
+def complete_kill_switch(command: CompleteKillSwitch, state: State) -> list[Event]:
+    if not is_killing(state):
+        return []
+    if state.positions or state.working:
+        left = ", ".join([*state.positions, *(f"an order of {symbol}" for symbol in state.working)])
+        raise CommandRefused(f"The kill switch is not done: the ledger still has {left}.")
+    return [KillSwitchCompleted(command.at, command.detail)]
 
 
 def stop_strategy(command: StopStrategy, state: State) -> list[Event]:
@@ -146,6 +202,8 @@ DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     HaltTrading: control_trading,
     ReduceTrading: control_trading,
     ResumeTrading: control_trading,
+    ActivateKillSwitch: activate_kill_switch,
+    CompleteKillSwitch: complete_kill_switch,
     StopStrategy: stop_strategy,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
@@ -163,5 +221,9 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
     TradingHalted: lambda event, _: HaltTrading(event.occurred_at, event.operator, event.reason, event.request_id),
     TradingReduced: lambda event, _: ReduceTrading(event.occurred_at, event.operator, event.reason, event.request_id),
     TradingResumed: lambda event, _: ResumeTrading(event.occurred_at, event.operator, event.reason, event.request_id),
+    KillSwitchActivated: lambda event, _: ActivateKillSwitch(
+        event.occurred_at, event.operator, event.reason, event.request_id
+    ),
+    KillSwitchCompleted: lambda event, _: CompleteKillSwitch(event.occurred_at, event.detail),
     StrategyStopped: lambda event, _: StopStrategy(event.occurred_at, event.strategy, event.error),
 }

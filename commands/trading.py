@@ -9,11 +9,15 @@ from commands.base import Command, order_of
 from mqd_ledger.errors import CommandRefused
 from mqd_ledger.events import (
     CancelRequested,
+    Check,
     Event,
     OrderApproved,
     OrderDenied,
     OrderRequested,
     OrderSent,
+    PositionCloseRequested,
+    ReplaceRejected,
+    ReplaceRequested,
     SignalIgnored,
     SignalRaised,
 )
@@ -21,7 +25,19 @@ from mqd_ledger.orders import Order
 from mqd_ledger.risk import evaluate
 from mqd_ledger.sizing import Wish, target_quantity
 from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, Direction, Money, OrderType, Price, Quantity, Side, Symbol, TimeInForce, plain
+from mqd_ledger.values import (
+    ZERO,
+    Direction,
+    Money,
+    OrderType,
+    Price,
+    Quantity,
+    Side,
+    Symbol,
+    TimeInForce,
+    TradingState,
+    plain,
+)
 
 
 class RaiseSignal(Command, frozen=True, gc=False):
@@ -58,6 +74,26 @@ class SubmitOrder(Command, frozen=True, gc=False):
 class CancelOrder(Command, frozen=True, gc=False):
     client_order_id: str
     reason: str
+
+
+class ReplaceOrder(Command, frozen=True, gc=False):
+    """Another size or price for a working order; None keeps what it has."""
+
+    client_order_id: str
+    reason: str
+    quantity: Quantity | None = None
+    limit_price: Price | None = None
+    stop_price: Price | None = None
+    time_in_force: TimeInForce | None = None
+
+
+class ClosePosition(Command, frozen=True, gc=False):
+    """Get out of a symbol at the market. It can only make the position smaller, so the risk gate is not asked."""
+
+    symbol: Symbol
+    operator: str
+    reason: str
+    request_id: str = ""
 
 
 def raise_signal(command: RaiseSignal, state: State) -> list[Event]:
@@ -133,12 +169,13 @@ def _wanted(command: RaiseSignal, state: State, holds: Quantity) -> tuple[Quanti
     return (size if command.direction is Direction.LONG else -size), None
 
 
-def submit_order(command: SubmitOrder, state: State) -> list[Event]:
-    """The request, the risk gate's decision with every check, and, if it passed, the sending."""
-    _make_sense(command)
+def _next_id(state: State) -> str:
     run = state.run.run if state.run else 0
-    client_order_id = f"{state.ledger_id}-{run}-{state.orders_requested + 1:06d}"
-    requested = OrderRequested(
+    return f"{state.ledger_id}-{run}-{state.orders_requested + 1:06d}"
+
+
+def _request(command: SubmitOrder, client_order_id: str) -> OrderRequested:
+    return OrderRequested(
         command.at,
         client_order_id,
         command.strategy,
@@ -154,6 +191,13 @@ def submit_order(command: SubmitOrder, state: State) -> list[Event]:
         command.time_in_force,
         command.extended_hours,
     )
+
+
+def submit_order(command: SubmitOrder, state: State) -> list[Event]:
+    """The request, the risk gate's decision with every check, and, if it passed, the sending."""
+    _make_sense(command)
+    client_order_id = _next_id(state)
+    requested = _request(command, client_order_id)
     checks, reasons = evaluate(requested, state)
     if reasons:
         return [requested, OrderDenied(command.at, client_order_id, reasons, checks)]
@@ -209,10 +253,82 @@ def cancel_order(command: CancelOrder, state: State) -> list[Event]:
     return [CancelRequested(command.at, order.client_order_id, command.reason)]
 
 
+def replace_order(command: ReplaceOrder, state: State) -> list[Event]:
+    """The wish and, where the risk gate does not like what the order would become, its end right after."""
+    order = order_of(state, command.client_order_id)
+    if not order.is_working or order.cancel_requested or order.quantity is None:
+        raise CommandRefused(
+            f"Order {order.client_order_id} cannot be replaced: it is {order.state}"
+            f"{', a cancel was asked for' if order.cancel_requested else ''}{', by notional' if order.quantity is None else ''}."
+        )
+    if order.replacement_id:
+        return []
+    changed = SubmitOrder(
+        command.at,
+        order.symbol,
+        order.side,
+        order.order_type,
+        command.quantity or order.leaves_quantity,
+        None,
+        command.limit_price or order.limit_price,
+        command.stop_price or order.stop_price,
+        order.trail_price,
+        order.trail_percent,
+        command.time_in_force or order.time_in_force,
+        order.extended_hours,
+        order.strategy,
+    )
+    _make_sense(changed)
+    new_id = _next_id(state)
+    wish = ReplaceRequested(
+        command.at,
+        order.client_order_id,
+        new_id,
+        command.quantity,
+        command.limit_price,
+        command.stop_price,
+        command.time_in_force,
+        command.reason,
+    )
+    _, reasons = evaluate(_request(changed, new_id), state, instead_of=order)
+    if reasons:
+        return [wish, ReplaceRejected(command.at, order.client_order_id, f"denied: {' '.join(reasons)}")]
+    return [wish]
+
+
+def close_position(command: ClosePosition, state: State) -> list[Event]:
+    """An order for what is held and not being sold already; it goes out while trading is halted only for the kill switch."""
+    if command.request_id and command.request_id in state.requests:
+        return []
+    if state.trading_state is TradingState.HALTED and state.kill_switch is None:
+        raise CommandRefused(
+            f"Trading is halted ({state.trading_state_reason}). Resume or reduce it first, or use `mqd-ledger kill`."
+        )
+    held = state.positions.get(command.symbol, ZERO)
+    side = Side.SELL if held > 0 else Side.BUY
+    working = state.working.get(command.symbol, {}).values()
+    going = sum((order.leaves_quantity for order in working if order.side is side), ZERO)
+    quantity = abs(held) - going
+    if quantity <= 0:
+        return []
+    order = SubmitOrder(command.at, command.symbol, side, OrderType.MARKET, quantity)
+    requested = _request(order, _next_id(state))
+    inputs = {"quantity": plain(quantity), "position": plain(held), "closing_already": plain(going)}
+    check = Check("only_closes_the_position", True, plain(abs(held)), inputs)  # noqa: FBT003  a verdict, as in risk.py
+    return [
+        PositionCloseRequested(command.at, command.operator, command.reason, command.request_id, command.symbol),
+        requested,
+        OrderApproved(command.at, requested.client_order_id, (check,)),
+        OrderSent(command.at, requested.client_order_id, 1),
+    ]
+
+
 DECIDERS: Mapping[type[Command], Callable[[Any, State], list[Event]]] = {
     RaiseSignal: raise_signal,
     SubmitOrder: submit_order,
     CancelOrder: cancel_order,
+    ReplaceOrder: replace_order,
+    ClosePosition: close_position,
 }
 READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
     SignalRaised: lambda event, _: RaiseSignal(
@@ -243,4 +359,16 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.strategy,
     ),
     CancelRequested: lambda event, _: CancelOrder(event.occurred_at, event.client_order_id, event.reason),
+    ReplaceRequested: lambda event, _: ReplaceOrder(
+        event.occurred_at,
+        event.client_order_id,
+        event.reason,
+        event.quantity,
+        event.limit_price,
+        event.stop_price,
+        event.time_in_force,
+    ),
+    PositionCloseRequested: lambda event, _: ClosePosition(
+        event.occurred_at, event.symbol, event.operator, event.reason, event.request_id
+    ),
 }

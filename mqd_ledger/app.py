@@ -10,24 +10,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, setcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from commands.control import CreateLedger, check_reason
-from mqd_ledger import chain, lock, operator_requests
+from commands.control import CreateLedger
+from mqd_ledger import lock
 from mqd_ledger.audit.as_of import as_of, limits_of
 from mqd_ledger.audit.verify import Finding
 from mqd_ledger.audit.verify import verify as prove
 from mqd_ledger.engine import Engine
-from mqd_ledger.errors import BadInput, LedgerLocked
+from mqd_ledger.errors import BadInput
 from mqd_ledger.events import Source
 from mqd_ledger.feeds.bars import open_bars
 from mqd_ledger.feeds.sample import sample_bars
 from mqd_ledger.log import EventLog, LogReader
-from mqd_ledger.operator_requests import REQUESTS, RequestBox
+from mqd_ledger.operator_requests import RequestBox, kill_file
 from mqd_ledger.pipeline import PipedLog
 from mqd_ledger.runs import (
     Controls,
@@ -35,6 +35,7 @@ from mqd_ledger.runs import (
     MakeReactors,
     Outcome,
     Plan,
+    broker_reactors,
     fold,
     play,
     simulated_reactors,
@@ -42,11 +43,11 @@ from mqd_ledger.runs import (
 )
 from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
+from mqd_ledger.snapshots import Snapshots, checked
 from mqd_ledger.state import State
 from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, from_microseconds
 
 SAMPLE_BEGINS = date(2026, 1, 5)
-ANSWER_SECONDS = 10.0
 
 
 class Recording(NamedTuple):
@@ -58,20 +59,36 @@ class Recording(NamedTuple):
 class Mode(NamedTuple):
     commands_from: str
     time_from: str
+    money: str  # whose, and who fills the orders
     reactors: MakeReactors | None  # None: it only folds
     recording: Recording | None  # None: it only reads
     takes_requests: bool  # of an operator, while it holds the lock
 
 
-BARS = "the bars"
+BARS, CLOCK = "the bars", "the clock"
+LIVE = Recording(EventLog, "full", 1)
+SIMULATED = "simulated money and broker"
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
-        "paper": Mode(
-            "bars and operator", BARS, simulated_reactors, Recording(EventLog, "full", 1), takes_requests=True
+        "paper": Mode("bars and operator", BARS, SIMULATED, simulated_reactors, LIVE, takes_requests=True),
+        "backtest": Mode(
+            "bars", BARS, SIMULATED, simulated_reactors, Recording(PipedLog, "normal", 2000), takes_requests=False
         ),
-        "backtest": Mode("bars", BARS, simulated_reactors, Recording(PipedLog, "normal", 2000), takes_requests=False),
-        "rerun": Mode("the log", "the log", simulated_reactors, None, takes_requests=False),
-        "replay": Mode("nobody", "the log", None, None, takes_requests=False),
+        "loopback": Mode(
+            "streams and operator",
+            BARS,
+            "simulated money at a loopback server",
+            broker_reactors,
+            LIVE,
+            takes_requests=True,
+        ),
+        "alpaca-paper": Mode(
+            "streams and operator", CLOCK, "simulated money at Alpaca", broker_reactors, LIVE, takes_requests=True
+        ),
+        "alpaca-live": Mode(
+            "streams and operator", CLOCK, "REAL MONEY at Alpaca", broker_reactors, LIVE, takes_requests=True
+        ),
+        "replay": Mode("nobody", "the log", "", None, None, takes_requests=False),
     }
 )
 
@@ -79,7 +96,8 @@ MODES: Mapping[str, Mode] = MappingProxyType(
 def announcement(mode: str) -> str:
     """What a person is told of a mode before it begins."""
     row = MODES[mode]
-    return f"{mode}: commands from {row.commands_from}, time from {row.time_from}"
+    money = f", {row.money}" if row.money else ""
+    return f"{mode}: commands from {row.commands_from}, time from {row.time_from}{money}"
 
 
 @dataclass(frozen=True)
@@ -171,14 +189,14 @@ def run_paper(
 ) -> tuple[Outcome, Feed]:
     """Trade simulated money on a ledger that survives: the same call goes on where the last one ended."""
     setcontext(ARITHMETIC.copy())
-    with _open_or_create(ledger, MODES["paper"], controls) as log:
-        chain.check(log.rows())  # what was tampered with is not traded on
-        feed = make_feed(fold(log))
+    with opened_ledger(ledger, MODES["paper"], controls) as log:
+        checked(log, controls.snapshots)  # what was tampered with is not traded on
+        feed = make_feed(fold(log, snapshots=controls.snapshots))
         return play(log, plan_of("paper", settings, feed), controls), feed
 
 
 @contextmanager
-def _open_or_create(ledger: Path, mode: Mode, controls: Controls) -> Iterator[EventLog]:
+def opened_ledger(ledger: Path, mode: Mode, controls: Controls) -> Iterator[EventLog]:
     """A ledger to write, with an ear for its operator where the mode has one.
 
     One that was made here and in which nothing could be recorded is not left behind.
@@ -187,6 +205,7 @@ def _open_or_create(ledger: Path, mode: Mode, controls: Controls) -> Iterator[Ev
     assert mode.recording is not None
     make = mode.recording.log.create if is_new else mode.recording.log.open
     controls.requests = RequestBox(ledger) if mode.takes_requests else None
+    controls.snapshots = Snapshots(ledger) if mode.recording is LIVE else None
     with make(ledger, durability=mode.recording.durability) as log:
         try:
             yield log
@@ -220,7 +239,7 @@ def backtest(settings: Settings, feed: Feed, out: Path | None, controls: Control
     plan = plan_of("backtest", settings, feed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mqd-ledger-") as directory:
-        with _open_or_create(out or Path(directory) / "backtest.ledger", MODES["backtest"], controls) as log:
+        with opened_ledger(out or Path(directory) / "backtest.ledger", MODES["backtest"], controls) as log:
             outcome = play(log, plan, controls)
         seconds = Decimal(time.perf_counter() - started).quantize(Decimal("0.001"))
     return _report(outcome, seconds), outcome
@@ -256,7 +275,15 @@ def init(ledger: Path, ledger_id: str) -> int:
 
 def verify(ledger: Path, *, rerun: bool = False) -> list[Finding]:
     """Prove a ledger; `rerun` also runs its strategies again, which have to be there."""
-    return prove(ledger, MODES["rerun"].reactors if rerun else None)
+    return prove(ledger, reactors_of if rerun else None)
+
+
+def reactors_of(mode: str) -> MakeReactors:
+    """Who reacts when a run of that mode is run again: its pure parts."""
+    row = MODES.get(mode)
+    if row is None or row.reactors is None:
+        raise BadInput(f"This version knows no mode {mode!r} to run again; it knows {', '.join(MODES)}.")
+    return row.reactors
 
 
 def replay(ledger: Path, until: datetime, by: Literal["recorded", "event"]) -> dict[str, Any]:
@@ -268,7 +295,8 @@ def status(ledger: Path) -> dict[str, Any]:
     """What the ledger is doing now: its run, its trading state, its money and how much of each limit is used."""
     with LogReader.open(ledger) as log:
         head = log.head
-        state = fold(log, upto=head.position)  # it may be written meanwhile
+        # It may be written meanwhile.
+        state = fold(log, upto=head.position, snapshots=Snapshots(ledger, read_only=True))
     run = state.run
     return {
         "ledger": str(ledger),
@@ -285,6 +313,11 @@ def status(ledger: Path) -> dict[str, Any]:
         "stopped_strategies": dict(state.stopped_strategies),
         "trading_state": state.trading_state.value,
         "trading_state_reason": state.trading_state_reason,
+        "kill_switch": _kill_switch(state),
+        "signal_file": str(signal) if (signal := kill_file(ledger)).exists() else None,
+        "blocks": dict(state.blocks) if state.run_is_open else {},
+        "account": f"{state.environment} {state.account_number}" if state.account_number else None,
+        "differences": [found.difference_id for found in state.differences.values()],
         "cash": state.cash,
         "equity": state.equity,
         "realized_pnl": state.realized_pnl,
@@ -296,33 +329,8 @@ def status(ledger: Path) -> dict[str, Any]:
     }
 
 
-def control(ledger: Path, verb: str, operator: str, reason: str) -> str:
-    """Halt, reduce or resume, whether or not another process writes the ledger; a sentence that says what came of it."""
-    if verb not in REQUESTS:
-        raise BadInput(f"{verb!r} is no control; allowed are {', '.join(REQUESTS)}.")
-    check_reason(reason)  # before anybody is asked
-    try:
-        with EventLog.open(ledger, durability="full") as log:
-            state = fold(log)
-            at = _now_of(state, log)
-            events = Engine(state, log).handle(REQUESTS[verb](at, operator, reason, ""))
-            log.commit()
-            return (
-                f"Trading is {state.trading_state}."
-                if events
-                else f"Trading was {state.trading_state} already; nothing was recorded."
-            )
-    except LedgerLocked:
-        holder = lock.holder(ledger)
-        request = operator_requests.ask(ledger, verb, operator, reason)
-        if not operator_requests.wait_for_answer(request, ANSWER_SECONDS, lambda: lock.holder(ledger) is not None):
-            return control(ledger, verb, operator, reason)  # it ended before it took the request
-        return f"The running process ({holder}) has taken the request: {verb}."
-
-
-def _now_of(state: State, log: EventLog) -> datetime:
-    """A simulated ledger lives in its bars' time; any other in the clock's."""
-    last = from_microseconds(log.head.recorded_at)
-    if state.run is None or MODES[state.run.mode].time_from == BARS:
-        return last
-    return max(datetime.now(UTC), last)
+def _kill_switch(state: State) -> str | None:
+    if state.kill_switch is None:
+        return None
+    how = "completed" if state.kill_switch_completed else "active"
+    return f"{how}: {state.kill_switch.reason}"

@@ -25,7 +25,7 @@ from mqd_ledger.state import State
 SHOWN_MAX = 120  # characters of a value in a message
 CHANGES_NOTHING = "its command now changes nothing"
 
-Reaction = Callable[[Any], Sequence[Command]]
+Reaction = Callable[[Any, datetime], Sequence[Command]]  # an event and when it was learned: what it is answered with
 
 
 class Reactor(Protocol):
@@ -46,8 +46,9 @@ class Engine:
     def __init__(self, state: State, journal: Journal, reactors: Iterable[Reactor] = ()) -> None:
         self.state = state
         self.journal = journal
+        self.reactors = tuple(reactors)
         self._reactions: dict[type[Event], list[Reaction]] = {}
-        for reactor in reactors:
+        for reactor in self.reactors:
             for event_type, reaction in reactor.reactions.items():
                 self._reactions.setdefault(event_type, []).append(reaction)
 
@@ -62,7 +63,7 @@ class Engine:
             evolve(state, event)
         for event in events:
             for react in self._reactions.get(type(event), ()):
-                for answer in react(event):
+                for answer in react(event, command.at):
                     self.handle(answer, place, correlation or position)
             place += 1
         return events

@@ -4,6 +4,12 @@ A request is written under a temporary name and renamed to `.json`, so it is the
 turns by renaming it to `.taken` (from then on it cannot be withdrawn), commits what was decided, leaves an `.answer` beside it and
 removes it. One that was taken but not yet answered when the run was killed is taken again by the next one; its id is in the log
 if it was decided, and then it changes nothing.
+
+Where no command line can be had there is the signal file: `touch paper.ledger.kill` activates the kill switch of paper.ledger, at
+once or as soon as a run starts, however old the file is; what is written in it is the reason. The run renames it to
+`paper.ledger.kill.taken-1` and so on.
+
+To let operators ask for something else: a row in `REQUESTS`, or in `ABOUT` where the wish is about one thing that has to be named.
 """
 
 import json
@@ -17,31 +23,50 @@ from pathlib import Path
 from types import MappingProxyType
 
 from commands import Command
-from commands.control import HaltTrading, ReduceTrading, ResumeTrading
+from commands.control import ActivateKillSwitch, HaltTrading, ReduceTrading, ResumeTrading
+from commands.truth import AcceptDifference
 from mqd_ledger.errors import BadInput, CommandRefused
 
 REQUESTS: Mapping[str, Callable[[datetime, str, str, str], Command]] = MappingProxyType(
-    {"halt": HaltTrading, "reduce": ReduceTrading, "resume": ResumeTrading}
+    {"halt": HaltTrading, "reduce": ReduceTrading, "resume": ResumeTrading, "kill": ActivateKillSwitch}
 )
+# What is asked about one thing, whose id is the request's argument.
+ABOUT: Mapping[str, Callable[[datetime, str, str, str, str], Command]] = MappingProxyType({"accept": AcceptDifference})
 TAKEN, ANSWER = ".taken", ".answer"
 WAITING = {".json", TAKEN}
+LET_GO_ON = (ResumeTrading, AcceptDifference)  # these let trading go on
 LEFT_BEHIND = {ANSWER, ".tmp"}
 MOST_AT_ONCE = 100
 FORGOTTEN_SECONDS = 60.0  # nobody waits for an answer so long
 TEXT_MAX = 2000  # characters of a reason that are kept
+KILL = ".kill"  # of the signal file's name
+SIGNAL = "signal file"  # who asked, and why where the file does not say
 
 
-def _directory(ledger: Path) -> Path:
+def requests_directory(ledger: Path) -> Path:
     return ledger.with_name(ledger.name + ".requests")
 
 
-def ask(ledger: Path, verb: str, operator: str, reason: str) -> Path:
+def wish(verb: str, at: datetime, operator: str, reason: str, request_id: str, argument: str = "") -> Command:
+    """The command that a request stands for; a verb that is none is a KeyError."""
+    if verb in ABOUT:
+        return ABOUT[verb](at, argument, operator, reason, request_id)
+    return REQUESTS[verb](at, operator, reason, request_id)
+
+
+def kill_file(ledger: Path) -> Path:
+    """The signal file: that it exists is the wish."""
+    return ledger.with_name(ledger.name + KILL)
+
+
+def ask(ledger: Path, verb: str, operator: str, reason: str, argument: str = "") -> Path:
     """Leave a request for the process that writes this ledger; the file to wait by."""
-    directory = _directory(ledger)
+    directory = requests_directory(ledger)
     directory.mkdir(exist_ok=True)
     path = directory / f"{time.time_ns():020d}-{os.getpid()}.json"
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"verb": verb, "operator": operator, "reason": reason}), encoding="utf-8")
+    request = {"verb": verb, "operator": operator, "reason": reason, "argument": argument}
+    temporary.write_text(json.dumps(request), encoding="utf-8")
     temporary.replace(path)
     return path
 
@@ -50,7 +75,10 @@ class RequestBox:
     """The run's side: `take` reads what is waiting, `answer` tells the asker once it is committed or refused."""
 
     def __init__(self, ledger: Path, every_seconds: float = 0.2) -> None:
-        self._directory = _directory(ledger.absolute())  # a strategy may change the working directory
+        ledger = ledger.absolute()  # a strategy may change the working directory
+        self._directory = requests_directory(ledger)
+        self._kill_file = kill_file(ledger)
+        self._signals: set[str] = set()  # signal files that were taken and could not be renamed
         self._answered: set[Path] = set()
         self._every = every_seconds
         self._looked_at = 0.0
@@ -60,6 +88,9 @@ class RequestBox:
         if now - self._looked_at < self._every:
             return
         self._looked_at = now
+        signal = self._signal(at)
+        if signal is not None:
+            yield self._kill_file, signal
         found = sorted(self._directory.glob("*"))
         _sweep(path for path in found if path.suffix in LEFT_BEHIND)
         waiting = (path for path in found if path.suffix in WAITING and path not in self._answered)
@@ -74,7 +105,10 @@ class RequestBox:
         try:
             age_seconds = time.time() - path.stat().st_mtime
             request = json.loads(path.read_text(encoding="utf-8"))
-            command = REQUESTS[request["verb"]](at, _text(request["operator"]), _text(request["reason"]), path.stem)
+            verb, operator, reason = request["verb"], _text(request["operator"]), _text(request["reason"])
+            if verb == "kill" and not reason.strip():
+                reason = "no reason was given"  # this wish is never refused for its words
+            command = wish(verb, at, operator, reason, path.stem, _text(request.get("argument", "")))
         except FileNotFoundError:  # withdrawn meanwhile
             return None
         except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
@@ -83,14 +117,17 @@ class RequestBox:
                 f"request {path.stem} could not be read ({type(error).__name__}: {error}); halted to be safe"
             )
             return HaltTrading(at, "unreadable request", reason, path.stem)
-        if isinstance(command, ResumeTrading) and age_seconds > FORGOTTEN_SECONDS:
-            # Its asker was killed while it waited. What stops trading counts however old it is; this would lift a later halt.
+        if isinstance(command, LET_GO_ON) and age_seconds > FORGOTTEN_SECONDS:
+            # Its asker was killed while it waited. What stops trading counts however old it is; these could lift a later halt.
             path.unlink(missing_ok=True)
             return None
         return command
 
     def answer(self, path: Path, refusal: str) -> None:
         """An empty `refusal` says that the request is done. One that cannot be removed is not taken again by this run."""
+        if path == self._kill_file:
+            self._put_away()
+            return
         self._answered.add(path)
         try:
             path.with_suffix(ANSWER).write_text(refusal, encoding="utf-8")
@@ -98,6 +135,34 @@ class RequestBox:
         except OSError:
             return  # the asker says that nobody answered; what was asked is in the log
         self._answered.discard(path)
+
+    def _signal(self, at: datetime) -> Command | None:
+        """The kill switch, where the signal file asks for it. Its id is the file's time: the same file counts once."""
+        try:
+            made_at = self._kill_file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        except OSError:
+            made_at = 0  # something is there, and nobody may look at it
+        request_id = f"{SIGNAL}-{made_at}"
+        if request_id in self._signals:
+            return None
+        self._signals.add(request_id)
+        try:
+            written = (
+                self._kill_file.read_bytes()[:TEXT_MAX].decode("utf-8", "backslashreplace").strip("\ufeff \t\r\n\0")
+            )
+        except OSError:  # a directory, or a file that only its maker may read
+            written = ""
+        return ActivateKillSwitch(at, SIGNAL, _text(written) or SIGNAL, request_id)
+
+    def _put_away(self) -> None:
+        """Under a name that says it was obeyed; where that fails this run knows it by its time, and the log by its id."""
+        number = 1
+        while (taken := self._kill_file.with_name(f"{self._kill_file.name}.taken-{number}")).exists():
+            number += 1
+        with suppress(OSError):
+            self._kill_file.rename(taken)
 
 
 def _taken(path: Path) -> Path:

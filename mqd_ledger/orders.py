@@ -7,7 +7,7 @@ To add a state or a trigger, add its rows; `mermaid()` draws the README's diagra
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -41,6 +41,7 @@ class Trigger(StrEnum):
     FULL_FILL = "full fill"
     CANCELED = "canceled"
     EXPIRED = "expired"
+    REPLACED = "replaced"
     BUSTED = "execution busted"
     CORRECTED = "execution corrected"
 
@@ -64,10 +65,12 @@ TRANSITIONS: Mapping[tuple[OrderState, Trigger], Transition] = MappingProxyType(
         # The stream can be faster than the answer to our own request.
         (_S.PENDING, _T.PARTIAL_FILL): Transition(_S.PARTIALLY_FILLED, _A.FILL_BEFORE_ACKNOWLEDGEMENT),
         (_S.PENDING, _T.FULL_FILL): Transition(_S.FILLED, _A.FILL_BEFORE_ACKNOWLEDGEMENT),
+        (_S.PENDING, _T.REPLACED): Transition(_S.CANCELED),
         (_S.SUBMITTED, _T.PARTIAL_FILL): Transition(_S.PARTIALLY_FILLED),
         (_S.SUBMITTED, _T.FULL_FILL): Transition(_S.FILLED),
         (_S.SUBMITTED, _T.CANCELED): Transition(_S.CANCELED),
         (_S.SUBMITTED, _T.EXPIRED): Transition(_S.EXPIRED),
+        (_S.SUBMITTED, _T.REPLACED): Transition(_S.CANCELED),
         # Acceptance is provisional: a rejection can come after it.
         (_S.SUBMITTED, _T.REJECTED): Transition(_S.REJECTED),
         (_S.PARTIALLY_FILLED, _T.SUBMITTED): Transition(_S.PARTIALLY_FILLED),  # the late answer
@@ -75,6 +78,7 @@ TRANSITIONS: Mapping[tuple[OrderState, Trigger], Transition] = MappingProxyType(
         (_S.PARTIALLY_FILLED, _T.FULL_FILL): Transition(_S.FILLED),
         (_S.PARTIALLY_FILLED, _T.CANCELED): Transition(_S.CANCELED),
         (_S.PARTIALLY_FILLED, _T.EXPIRED): Transition(_S.EXPIRED),
+        (_S.PARTIALLY_FILLED, _T.REPLACED): Transition(_S.CANCELED),
         (_S.PARTIALLY_FILLED, _T.REJECTED): Transition(_S.REJECTED, _A.REJECT_AFTER_FILL),
         (_S.PARTIALLY_FILLED, _T.BUSTED): Transition(_S.PARTIALLY_FILLED, _A.EXECUTION_BUSTED),
         (_S.PARTIALLY_FILLED, _T.CORRECTED): Transition(_S.PARTIALLY_FILLED, _A.EXECUTION_CORRECTED),
@@ -84,6 +88,7 @@ TRANSITIONS: Mapping[tuple[OrderState, Trigger], Transition] = MappingProxyType(
         (_S.FILLED, _T.CANCELED): Transition(_S.FILLED, _A.CANCEL_AFTER_FILL),  # lost the race on the wire
         (_S.FILLED, _T.EXPIRED): Transition(_S.FILLED, _A.EXPIRY_AFTER_FILL),
         (_S.FILLED, _T.REJECTED): Transition(_S.FILLED, _A.REJECT_AFTER_FILL),
+        (_S.FILLED, _T.REPLACED): Transition(_S.FILLED, _A.CANCEL_AFTER_FILL),
         (_S.FILLED, _T.BUSTED): Transition(_S.FILLED, _A.EXECUTION_BUSTED),
         (_S.FILLED, _T.CORRECTED): Transition(_S.FILLED, _A.EXECUTION_CORRECTED),
         (_S.CANCELED, _T.SUBMITTED): Transition(_S.CANCELED),  # the late answer
@@ -91,12 +96,14 @@ TRANSITIONS: Mapping[tuple[OrderState, Trigger], Transition] = MappingProxyType(
         (_S.CANCELED, _T.FULL_FILL): Transition(_S.CANCELED, _A.FILL_AFTER_CANCEL),
         (_S.CANCELED, _T.REJECTED): Transition(_S.CANCELED, _A.REJECT_AFTER_CANCEL),
         (_S.CANCELED, _T.EXPIRED): Transition(_S.CANCELED),  # said twice in other words
+        (_S.CANCELED, _T.REPLACED): Transition(_S.CANCELED),
         (_S.CANCELED, _T.BUSTED): Transition(_S.CANCELED, _A.EXECUTION_BUSTED),
         (_S.CANCELED, _T.CORRECTED): Transition(_S.CANCELED, _A.EXECUTION_CORRECTED),
         (_S.EXPIRED, _T.SUBMITTED): Transition(_S.EXPIRED),  # the late answer
         (_S.EXPIRED, _T.PARTIAL_FILL): Transition(_S.EXPIRED, _A.FILL_AFTER_EXPIRY),
         (_S.EXPIRED, _T.FULL_FILL): Transition(_S.EXPIRED, _A.FILL_AFTER_EXPIRY),
         (_S.EXPIRED, _T.CANCELED): Transition(_S.EXPIRED),  # said twice in other words
+        (_S.EXPIRED, _T.REPLACED): Transition(_S.EXPIRED),
         (_S.EXPIRED, _T.REJECTED): Transition(_S.EXPIRED, _A.REJECT_AFTER_CANCEL),
         (_S.EXPIRED, _T.BUSTED): Transition(_S.EXPIRED, _A.EXECUTION_BUSTED),
         (_S.EXPIRED, _T.CORRECTED): Transition(_S.EXPIRED, _A.EXECUTION_CORRECTED),
@@ -105,6 +112,7 @@ TRANSITIONS: Mapping[tuple[OrderState, Trigger], Transition] = MappingProxyType(
         (_S.REJECTED, _T.FULL_FILL): Transition(_S.REJECTED, _A.FILL_AFTER_REJECT),
         (_S.REJECTED, _T.CANCELED): Transition(_S.REJECTED),  # said twice in other words
         (_S.REJECTED, _T.EXPIRED): Transition(_S.REJECTED),
+        (_S.REJECTED, _T.REPLACED): Transition(_S.REJECTED),
         (_S.REJECTED, _T.BUSTED): Transition(_S.REJECTED, _A.EXECUTION_BUSTED),
         (_S.REJECTED, _T.CORRECTED): Transition(_S.REJECTED, _A.EXECUTION_CORRECTED),
     }
@@ -146,10 +154,15 @@ class Order:
     broker_order_id: str | None = None
     submitted_at: datetime | None = None
     cancel_requested: bool = False
+    replacement_id: str = ""  # of the order that was asked for in its place
     ends: tuple[Trigger, ...] = ()  # rejected, canceled, expired: those that the broker has reported
     filled_quantity: Quantity = ZERO
     filled_notional: Money = ZERO
     executions: int = 0
+    # What of the order each execution filled, in the broker's own count: (from, to, execution_id). The same shares told again,
+    # by another source and under another name, are known by it.
+    spans: list[tuple[Quantity, Quantity, str]] = field(default_factory=list)
+    unknown_statuses: list[str] = field(default_factory=list)  # the broker's words for it that nobody here knows
     triggered_at: datetime | None = None  # start of the bar in which a stop-limit order's stop was reached
 
     @property
@@ -164,6 +177,16 @@ class Order:
     @property
     def is_working(self) -> bool:
         return self.state not in TERMINAL
+
+    def covers(self, start: Quantity, end: Quantity) -> bool:
+        """Whether every share from `start` to `end`, in the broker's count, is booked already."""
+        for low, high, _ in sorted(self.spans):
+            if low > start:
+                return False
+            start = max(start, high)
+            if start >= end:
+                return True
+        return False
 
     def meets(self, bar: Bar) -> bool:
         """Whether it is in the market during a bar: not before it was acknowledged, and only in the hours it is for."""

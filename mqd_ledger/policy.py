@@ -61,9 +61,32 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     participation_percent_max: Decimal | None = None  # of a bar's volume; what is over waits for the next bar
 
 
+class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an unattended run decides on its own."""
+
+    resend_within: int = (
+        30  # of its request, an order that never reached the broker is sent again; an older one is canceled
+    )
+    attempts_max: int = 3  # of sending one order
+    difference_accepted_max: Money = Decimal(
+        25
+    )  # a difference to the broker's account up to it is booked without asking
+    reconcile_every: int = 300
+    settle: int = 10  # a disagreement has to last so long: what the broker answers lags behind its own stream
+    feed_silent_after: int = 90
+    kill_at_daily_loss: Money | None = None  # the kill switch acts by itself
+    at_close: Literal["hold", "cancel", "flatten"] = "hold"
+    close_before: int = 300  # the close by which orders are canceled or positions closed
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     sizing: Sizing = Sizing()
     simulation: Simulation = Simulation()
     lot_method: LotMethod = LotMethod.FIFO
     day_starts: Literal["utc", "exchange"] = "utc"  # midnight UTC, or midnight in New York
+    operation: Operation | msgspec.UnsetType = msgspec.UNSET  # runs of version 0.1.0 recorded none
+
+    @property
+    def unattended(self) -> Operation:
+        return self.operation if isinstance(self.operation, Operation) else Operation()

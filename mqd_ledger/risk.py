@@ -44,9 +44,10 @@ class Proposal(msgspec.Struct, frozen=True):
     position_before: Quantity  # signed, with all working orders of the symbol that are on the same side
     position_after: Quantity  # the same with this order
     reduces: bool
+    instead_of: Order | None = None  # the working order that makes place for it
 
 
-def propose(order: OrderRequested, state: State) -> Proposal:
+def propose(order: OrderRequested, state: State, instead_of: Order | None = None) -> Proposal:
     mark = state.marks.get(order.symbol)
     price = _worst_price(order, mark)
     if order.quantity is not None:
@@ -59,7 +60,9 @@ def propose(order: OrderRequested, state: State) -> Proposal:
     position = state.positions.get(order.symbol, ZERO)
     # Only what works on the same side: the other side may never fill, so it makes room for nothing.
     same_side = [
-        other for other in state.working.get(order.symbol, {}).values() if other.approved and other.side is order.side
+        other
+        for other in state.working.get(order.symbol, {}).values()
+        if other.approved and other.side is order.side and other is not instead_of
     ]
     ahead = sum((other.signed(_leaves(other, price)) for other in same_side), ZERO)
     signed = quantity if order.side is Side.BUY else -quantity
@@ -77,6 +80,7 @@ def propose(order: OrderRequested, state: State) -> Proposal:
         position + ahead,
         position + ahead + signed,
         reduces,
+        instead_of,
     )
 
 
@@ -110,9 +114,16 @@ def _limit(name: str, found: Decimal, most: Decimal | None, proposal: Proposal, 
 
 
 def trading_is_allowed(p: Proposal) -> Check:
+    """By the operator, by the exchange, and by what is down or not done yet between us and the broker."""
     state = p.state.trading_state
-    passed = state is TradingState.ACTIVE or (state is TradingState.REDUCING and p.reduces)
-    return Check("trading_is_allowed", passed, "ACTIVE", {"trading_state": state.value})
+    inputs = {"trading_state": state.value}
+    blocks = [f"{what} ({how})" for what, how in p.state.blocks.items()]
+    if p.order.symbol in p.state.halted_symbols:
+        blocks.append(f"halt of {p.order.symbol} ({p.state.halted_symbols[p.order.symbol]})")
+    if blocks:
+        inputs["blocked_by"] = ", ".join(blocks)
+    passed = not blocks and (state is TradingState.ACTIVE or (state is TradingState.REDUCING and p.reduces))
+    return Check("trading_is_allowed", passed, "ACTIVE", inputs)
 
 
 def session_is_open(p: Proposal) -> Check:
@@ -224,6 +235,8 @@ def order_is_not_a_duplicate(p: Proposal) -> Check:
     size = p.order.quantity if p.order.quantity is not None else p.order.notional
     assert size is not None
     last = p.state.recent_requests.get((p.order.symbol, p.order.side, size))
+    if p.instead_of is not None and last is not None and last <= p.instead_of.requested_at:
+        last = None  # its own wish, at another price
     if window is None or last is None:
         return Check("order_is_not_a_duplicate", True, None if window is None else str(window), {"same_order": "none"})
     seconds = (p.at - last).total_seconds()
@@ -319,10 +332,13 @@ def checks_named(names: tuple[str, ...]) -> tuple[Callable[[Proposal], Check], .
 
 
 def evaluate(
-    order: OrderRequested, state: State, checks: tuple[Callable[[Proposal], Check], ...] | None = None
+    order: OrderRequested,
+    state: State,
+    checks: tuple[Callable[[Proposal], Check], ...] | None = None,
+    instead_of: Order | None = None,
 ) -> tuple[tuple[Check, ...], tuple[str, ...]]:
     """Every check of the run on an order, and a sentence for each that failed (none: the order may go)."""
-    proposal = propose(order, state)
+    proposal = propose(order, state, instead_of)
     checks = checks or checks_named(state.run.checks if state.run else ())
     results = tuple([_run(check, proposal) for check in checks])
     return results, tuple([_sentence(result) for result in results if not result.passed])

@@ -5,10 +5,12 @@ for something else (other bars, strategies or settings) ends the open one and st
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import dropwhile, islice
+from itertools import count, dropwhile, islice, takewhile
 
 from commands.cash import ReportCash
 from commands.control import CreateLedger, EndRun, StartRun
@@ -17,13 +19,15 @@ from mqd_ledger import __version__
 from mqd_ledger.engine import DecidedDifferently, Engine, Reactor, Recorded, rehearse
 from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BadInput, CommandRefused
-from mqd_ledger.events import Event, RunEnded, RunStarted, Source, StrategySpec
-from mqd_ledger.evolve import evolve
+from mqd_ledger.events import RunEnded, RunStarted, Source, StrategySpec
+from mqd_ledger.feeds.aggregation import Aggregator, made_for
 from mqd_ledger.feeds.validation import RejectedRow
 from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import RequestBox
 from mqd_ledger.policy import Policy
+from mqd_ledger.remembering import give_back
 from mqd_ledger.sessions import closes_at
+from mqd_ledger.snapshots import RUN_START, Saver, Snapshots, restore
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.strategies.host import StrategyHost
@@ -73,35 +77,42 @@ class Controls:
     pace: float | None = None  # how many times faster than the clock; None: as fast as possible
     progress: Callable[[int], None] | None = None
     requests: RequestBox | None = None
+    tell: Callable[[str], None] = lambda _line: None  # a person who watches
+    snapshots: Snapshots | None = None  # None: a start folds the whole log
 
 
 def play(log: EventLog, plan: Plan, controls: Controls) -> Outcome:
     """Run a plan on an open log until its bars end or it is told to stop."""
     outcome = Outcome(State())
-    opened = _open(log, plan, outcome)
+    opened = _open(log, plan, controls.snapshots, outcome)
     if opened is not None:
         engine, items = opened
-        outcome.finished = _feed(engine, log, items, plan, controls, outcome)
-    log.commit()
+        saver = None if controls.snapshots is None else Saver(controls.snapshots, engine.reactors)
+        outcome.finished = _feed(engine, log, items, plan, controls, outcome, saver)
+        log.commit()
+        if saver is not None:
+            saver.close(engine.state, log)
     outcome.news += [f"Strategy {name} was stopped: {why}" for name, why in outcome.state.stopped_strategies.items()]
     head = log.head
     outcome.head_position, outcome.log_hash = head.position, head.hash.hex()
     return outcome
 
 
-def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator[Item]] | None:
+def _open(
+    log: EventLog, plan: Plan, snapshots: Snapshots | None, outcome: Outcome
+) -> tuple[Engine, Iterator[Item]] | None:
     """An engine that stands where the record ends, and the items still to come; None if there is nothing new to play."""
     specs, strategies = plan.strategies()
-    started, ended = _last_run(log)
-    open_run = None if started is None or ended else started.event
-    changed = _changes(open_run, plan, specs)
+    started, ended = last_run(log)
+    open_run = started.event if started is not None and not ended and isinstance(started.event, RunStarted) else None
+    changed = changes(open_run, plan.mode, plan.source, specs, plan.policy)
     if started is not None and open_run is not None and not changed:
         try:
-            return _resume(log, plan, strategies, started.position, outcome)
+            return _resume(log, plan, started.position, snapshots, outcome)
         except DecidedDifferently as different:
             changed = str(different)
             specs, strategies = plan.strategies()
-    state = outcome.state = fold(log)
+    state = outcome.state = fold(log, snapshots=snapshots)
     seen = dict(state.last_bars)
     first = _first_bar(_unseen(plan.items(), seen), plan)
     if first is None and not seen:
@@ -118,7 +129,7 @@ def _open(log: EventLog, plan: Plan, outcome: Outcome) -> tuple[Engine, Iterator
     if open_run is not None:
         outcome.news.append(f"The open run is ended and a new one started: {changed}")
     engine = Engine(state, log, plan.reactors(state, strategies))
-    _start(engine, log, plan, specs, max(first.start_at, from_microseconds(log.head.recorded_at)))
+    _start(engine, log, plan, specs, max(first.start_at, from_microseconds(log.head.recorded_at)), snapshots)
     return engine, _unseen(plan.items(), seen)
 
 
@@ -134,61 +145,90 @@ def _first_bar(items: Iterable[Item], plan: Plan) -> Bar | None:
     return None
 
 
-def _start(engine: Engine, log: EventLog, plan: Plan, specs: tuple[StrategySpec, ...], at: datetime) -> None:
+def _start(
+    engine: Engine,
+    log: EventLog,
+    plan: Plan,
+    specs: tuple[StrategySpec, ...],
+    at: datetime,
+    snapshots: Snapshots | None,
+) -> None:
     if not engine.state.ledger_id:
         engine.handle(CreateLedger(at, plan.ledger_id))
     if OPENING_DEPOSIT not in engine.state.movements:  # `init` makes a ledger without
         engine.handle(ReportCash(at, OPENING_DEPOSIT, "DEPOSIT", plan.cash, "opening balance of a simulated account"))
     if engine.state.run_is_open:
         engine.handle(EndRun(at, "another run was started on this ledger"))
+    if snapshots is not None:
+        snapshots.save(engine.state, log.head, pin=RUN_START)
     engine.handle(StartRun(at, plan.mode, __version__, plan.source, specs, plan.policy))
     log.commit()
 
 
-def _last_run(log: EventLog) -> tuple[Recorded | None, bool]:
-    """The last RunStarted, and whether that run has ended."""
-    started: Recorded | None = None
-    ended = False
-    for recorded in log.replay(types=stored_names(RunStarted, RunEnded)):
-        if isinstance(recorded.event, RunStarted):
-            started, ended = recorded, False
-        elif isinstance(recorded.event, RunEnded):
-            ended = True
-    return started, ended
+def last_run(log: EventLog) -> tuple[Recorded | None, bool]:
+    """The last RunStarted, and whether that run has ended. A run has a stream of its own, so that is a few look-ups in an index."""
+    runs = takewhile(bool, (log.stream(f"run-{number}") for number in count(1)))
+    last = deque(runs, maxlen=1)
+    if not last:
+        return None, False
+    first = last[0][0][0]
+    (started,) = log.replay(first - 1, first)
+    return started, any(row[3] in stored_names(RunEnded) for row in last[0])
 
 
-def _changes(open_run: Event | None, plan: Plan, specs: tuple[StrategySpec, ...]) -> str:
+def changes(
+    open_run: RunStarted | None, mode: str, source: Source, specs: tuple[StrategySpec, ...], policy: Policy
+) -> str:
     """What this run is asked for that the open one was not; empty if they are the same."""
-    if not isinstance(open_run, RunStarted):
+    if open_run is None:
         return ""
     both = {
-        "the mode": (open_run.mode, plan.mode),
-        "the bars": (open_run.source, plan.source),
+        "the mode": (open_run.mode, mode),
+        "the bars": (open_run.source, source),
         "the strategies, their parameters or their code": (open_run.strategies, specs),
-        "the settings": (open_run.policy, plan.policy),
+        "the settings": (open_run.policy, policy),
     }
     different = [what for what, (then, now) in both.items() if then != now]
     return f"other than it was: {', '.join(different)}." if different else ""
 
 
-def fold(log: EventLog | LogReader, *, upto: int | None = None) -> State:
+def fold(log: LogReader, *, upto: int | None = None, snapshots: Snapshots | None = None) -> State:
     """The state that a log tells of."""
-    state = State()
-    for event in log.events(upto=upto):
-        evolve(state, event)
-    return state
+    return restore(log, snapshots, upto)
+
+
+def rehearsed(
+    log: EventLog, started: int, before: State, engine_on: Callable[[State], Engine], snapshots: Snapshots | None = None
+) -> Engine:
+    """An engine that stands where the record of the open run ends. `before` is the state before it `started`; `engine_on` makes a
+    new engine, with new strategies, each time it is called.
+
+    The run is rehearsed, which gives its reactors their state back. Where a snapshot has what they keep, that begins there; if
+    something is then decided differently, only the whole run can tell whether that is so.
+    """
+    end = log.head.position
+    found = None if snapshots is None else snapshots.latest(log, after=started, remembering=True)
+    if found is not None and found.memory is not None:
+        with suppress(DecidedDifferently, BadInput):
+            engine = engine_on(found.state)
+            give_back(found.memory, engine.reactors)
+            rehearse(engine, log.replay(found.position, end))
+            return engine
+    engine = engine_on(before)
+    rehearse(engine, log.replay(started - 1, end))
+    return engine
 
 
 def _resume(
-    log: EventLog, plan: Plan, strategies: Mapping[str, Strategy], started: int, outcome: Outcome
+    log: EventLog, plan: Plan, started: int, snapshots: Snapshots | None, outcome: Outcome
 ) -> tuple[Engine, Iterator[Item]]:
-    """What was before the run is folded; the run itself is rehearsed, which gives broker and strategies their state back."""
-    state = fold(log, upto=started - 1)
-    seen = dict(state.last_bars)
-    engine = Engine(state, log, plan.reactors(state, strategies))
-    rehearse(engine, log.replay(after=started - 1, upto=log.head.position))
-    outcome.resumed_at, outcome.state = log.head.position, state
-    return engine, islice(_unseen(plan.items(), seen), state.feed_items, None)
+    before = fold(log, upto=started - 1, snapshots=snapshots)
+    seen = dict(before.last_bars)
+    engine = rehearsed(
+        log, started, before, lambda state: Engine(state, log, plan.reactors(state, plan.strategies()[1])), snapshots
+    )
+    outcome.resumed_at, outcome.state = log.head.position, engine.state
+    return engine, islice(_unseen(plan.items(), seen), engine.state.feed_items, None)
 
 
 def _unseen(items: Iterable[Item], seen: Mapping[tuple[str, str], datetime]) -> Iterator[Item]:
@@ -209,7 +249,13 @@ def _is_new(item: Item, seen: Mapping[tuple[str, str], datetime], *, otherwise: 
 
 
 def _feed(
-    engine: Engine, log: EventLog, items: Iterator[Item], plan: Plan, controls: Controls, outcome: Outcome
+    engine: Engine,
+    log: EventLog,
+    items: Iterator[Item],
+    plan: Plan,
+    controls: Controls,
+    outcome: Outcome,
+    saver: Saver | None,
 ) -> bool:
     """Play items turn by turn; True if they came to their end, False if the run was told to stop."""
     at = from_microseconds(log.head.recorded_at)  # the run's time: that of the latest bar so far
@@ -238,6 +284,8 @@ def _feed(
         turns = 0
         if log.pending >= commit_every:
             log.commit()
+            if saver is not None:
+                saver.maybe(engine.state, log)
         if controls.requests is not None:
             _operator(engine, log, controls.requests, at)
         if progress is not None and not bars & 63:
@@ -297,4 +345,10 @@ def simulated_reactors(state: State, strategies: Mapping[str, Strategy]) -> Iter
     """The broker first: working orders meet a bar before any strategy sees it."""
     from mqd_ledger.brokers.simulated import SimulatedBroker
 
-    return (SimulatedBroker(state), StrategyHost(state, strategies))
+    return (SimulatedBroker(state), *broker_reactors(state, strategies))
+
+
+def broker_reactors(state: State, strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:
+    """Where the broker is elsewhere its reports are inputs; only the strategies, and what is made for them, answer in here."""
+    longer = made_for(strategy.parameters.interval for strategy in strategies.values())
+    return (StrategyHost(state, strategies), *([Aggregator(longer)] if longer else []))

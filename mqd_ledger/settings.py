@@ -4,26 +4,33 @@ Order of precedence, the last wins: the mode's own file in `config/`, the file g
 --set section.key=value. Every problem is reported at once with the path of its key, what was found and what is allowed. Numbers
 are taken as the text that was written, so that no amount ever passes through a float.
 
-The sections `risk`, `sizing` and `simulation` are the fields of `policy.py`: a limit is added there, and is a setting at once.
+The sections `risk`, `sizing`, `simulation` and `operation` are the fields of `policy.py`: a limit is added there, and is a setting
+at once. What must hold between several settings is a row of `TOGETHER`. Keys and passwords are no settings: whatever looks like one
+is refused without being repeated (`brokers/keys.py` says where they belong).
 """
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
+from mqd_ledger.brokers.keys import NAMES, masked, take_out
 from mqd_ledger.errors import SettingsInvalid
-from mqd_ledger.policy import Limits, Policy, Simulation, Sizing
+from mqd_ledger.policy import Limits, Operation, Policy, Simulation, Sizing
 from mqd_ledger.values import LotMethod, Money
 
 ENVIRONMENT_PREFIX = "MQD_"
+# Variables of that prefix that are read elsewhere: the keys, and the confirmation of live trading.
+NO_SETTINGS = (*NAMES[0], "MQD_LIVE_CONFIRMED")
+SYMBOL = re.compile(r"[A-Z][A-Z0-9.]{0,11}")
 _PACKAGE = Path(__file__).parent
 CONFIG_DIRECTORY = next(
     (path for path in (_PACKAGE.parent / "config", _PACKAGE / "config") if path.is_dir()), _PACKAGE / "config"
@@ -66,6 +73,7 @@ def _model_of(struct: type[msgspec.Struct], name: str) -> Any:
 RiskSettings = _model_of(Limits, "RiskSettings")
 SizingSettings = _model_of(Sizing, "SizingSettings")
 SimulationSettings = _model_of(Simulation, "SimulationSettings")
+OperationSettings = _model_of(Operation, "OperationSettings")
 
 
 class StrategySettings(_Strict):
@@ -83,10 +91,32 @@ class SampleSettings(_Strict):
     seed: int = 7
 
 
+class AlpacaSettings(_Strict):
+    """`feed`: one exchange for nothing (iex), or the whole tape with a subscription (sip)."""
+
+    feed: Literal["iex", "sip"] = "iex"
+    requests_per_minute: int = Field(default=200, ge=20, le=10_000)  # what the account is allowed
+
+
+class LoopbackSettings(_Strict):
+    """The made-up Alpaca on this machine that `broker: loopback` trades with."""
+
+    speed: Decimal = Field(default=Decimal(60), gt=0, le=100_000)  # times the clock
+    seed: int = 7
+    cash: Money = Field(default=Decimal(100_000), gt=0)
+    faults: Literal["none", "light", "heavy"] = "none"
+
+
 class Settings(_Strict):
     ledger: Path = Path("paper.ledger")
     cash: Money = Field(default=Decimal(100_000), gt=0)  # deposited into a new simulated ledger
     speed: str = "max"  # of simulated bars: "max", or how many times faster than the clock
+    broker: Literal["simulated", "loopback", "alpaca"] = "simulated"
+    live_trading: bool = False  # one of the four things that `--live` needs
+    symbols: tuple[str, ...] = ()  # to trade with a broker
+    quotes: bool = True  # best bid and offer are followed too
+    alpaca: AlpacaSettings = AlpacaSettings()
+    loopback: LoopbackSettings = LoopbackSettings()
     strategies: tuple[StrategySettings, ...] = (StrategySettings(name="vwap"),)
     lot_method: LotMethod = LotMethod.FIFO
     day_starts: Literal["utc", "exchange"] = "utc"
@@ -94,6 +124,21 @@ class Settings(_Strict):
     risk: Any = Field(default_factory=RiskSettings)
     sizing: Any = Field(default_factory=SizingSettings)
     simulation: Any = Field(default_factory=SimulationSettings)
+    operation: Any = Field(default_factory=OperationSettings)
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _list_of_words(cls, value: object) -> object:
+        """As people type it after --set: SPY,QQQ."""
+        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @field_validator("symbols")
+    @classmethod
+    def _no_wrong_symbol(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [symbol for symbol in value if not SYMBOL.fullmatch(symbol)]
+        if wrong or len(set(value)) < len(value):
+            raise ValueError("each symbol once is allowed, as the exchange writes it: SPY, BRK.B")
+        return value
 
     @property
     def policy(self) -> Policy:
@@ -102,6 +147,7 @@ class Settings(_Strict):
             limits=msgspec.convert(self.risk.model_dump(), Limits),
             sizing=msgspec.convert(self.sizing.model_dump(), Sizing),
             simulation=msgspec.convert(self.simulation.model_dump(), Simulation),
+            operation=msgspec.convert(self.operation.model_dump(), Operation),
             lot_method=self.lot_method,
             day_starts=self.day_starts,
         )
@@ -110,7 +156,49 @@ class Settings(_Strict):
 Settings.model_fields["risk"].annotation = RiskSettings
 Settings.model_fields["sizing"].annotation = SizingSettings
 Settings.model_fields["simulation"].annotation = SimulationSettings
+Settings.model_fields["operation"].annotation = OperationSettings
 Settings.model_rebuild(force=True)
+
+
+class Together(NamedTuple):
+    """What must hold between settings: whose path is told, when it holds, and what is allowed."""
+
+    path: str
+    holds: Callable[[Settings], bool]
+    allowed: str
+
+
+TOGETHER = (
+    Together(
+        "symbols",
+        lambda its: its.broker != "alpaca" or bool(its.symbols),
+        "with broker alpaca at least one symbol is needed, as in symbols: [SPY, QQQ]",
+    ),
+    Together(
+        "risk.session",
+        lambda its: its.broker == "simulated" or its.risk.session == "regular",
+        "with a broker only regular is allowed, for it takes no market order in extended hours",
+    ),
+    Together("operation.attempts_max", lambda its: its.operation.attempts_max >= 1, "1 or more is allowed"),
+    Together(
+        "operation.reconcile_every", lambda its: its.operation.reconcile_every >= 1, "1 second or more is allowed"
+    ),
+    Together(
+        "operation.feed_silent_after",
+        lambda its: its.operation.feed_silent_after > 60,
+        "more than 60 seconds is allowed, for bars come once a minute",
+    ),
+    Together(
+        "operation.kill_at_daily_loss",
+        lambda its: its.operation.kill_at_daily_loss is None or its.operation.kill_at_daily_loss > 0,
+        "an amount above zero is allowed, or null for never",
+    ),
+    Together(
+        "operation.close_before",
+        lambda its: its.operation.at_close == "hold" or its.operation.close_before >= 60,
+        "where at_close is cancel or flatten, 60 seconds or more are needed for it",
+    ),
+)
 
 
 def load(
@@ -122,7 +210,7 @@ def load(
     for path in [CONFIG_DIRECTORY / f"{profile}.yaml", *([file] if file else [])]:
         _merge(merged, _read(path, problems))
     for name, value in sorted((environment or {}).items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS:
             _put(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, name, problems)
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -130,12 +218,20 @@ def load(
             _put(merged, key.strip().split("."), value, f"--set {key}", problems)
         else:
             problems.append(
-                f"--set {override}: found no '='; allowed is section.key=value, as in --set risk.daily_loss_max=50"
+                f"--set {masked(override)}: found no '='; allowed is section.key=value, as in --set risk.daily_loss_max=50"
             )
+    problems += [
+        f"{path}: looks like a key or a password, and those never stand in settings or arguments, where others can read them. "
+        "Put it into the environment or the file .env, and make a new one if somebody may have seen it"
+        for path in take_out(merged)
+    ]
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise SettingsInvalid(problems + [_problem(dict(one)) for one in error.errors()]) from None
+    problems += [
+        f"{one.path}: found {_value(settings, one.path)}; {one.allowed}" for one in TOGETHER if not one.holds(settings)
+    ]
     if problems:
         raise SettingsInvalid(problems)
     return settings
@@ -149,7 +245,7 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path}: cannot be read ({error}); give an existing YAML file")
         return {}
     except yaml.YAMLError as error:
-        problems.append(f"{path}: is not YAML: {' '.join(str(error).split())}")
+        problems.append(f"{path}: is not YAML: {_yaml_problem(error)}")
         return {}
     if content in (None, ""):
         return {}
@@ -157,6 +253,26 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path}: found {type(content).__name__}; allowed is a mapping of sections and keys")
         return {}
     return content
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What and where; without the lines themselves, which may hold what nobody should see."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return " ".join(str(error).split())
+
+
+def _value(settings: Settings, path: str) -> str:
+    value: Any = settings
+    for part in path.split("."):
+        value = getattr(value, part)
+    return (
+        ", ".join(value) or "none"
+        if isinstance(value, tuple)
+        else repr(value)
+        if isinstance(value, str)
+        else f"{value}"
+    )
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
@@ -181,7 +297,7 @@ def _put(into: dict[str, Any], path: list[str], value: str, name: str, problems:
 
 
 def _problem(error: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+    path = ".".join(masked(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         parents, name = error["loc"][:-1], str(error["loc"][-1])
         known = _keys(parents)
@@ -192,7 +308,7 @@ def _problem(error: dict[str, Any]) -> str:
             if near
             else (f"{path}: is not a setting. Allowed here: {', '.join(known)}")
         )
-    return f"{path}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+    return f"{path}: found {masked(repr(error['input']))}; {error['msg'].removeprefix('Value error, ')}"
 
 
 def _keys(parents: Sequence[int | str]) -> list[str]:

@@ -74,6 +74,20 @@ class State:
     stopped_strategies: dict[str, str] = field(default_factory=dict)
     trading_state: TradingState = TradingState.ACTIVE
     trading_state_reason: str = ""
+    trading_state_by: str = ""  # the operator who set it
+    halted_from: TradingState = TradingState.ACTIVE  # what a halt took the place of
+    kill_switch: e.KillSwitchActivated | None = None  # until an operator resumes trading
+    kill_switch_completed: bool = False  # the broker has shown nothing open
+    # Why no order may leave whatever the trading state is: what is down, or not done yet -> how it is.
+    blocks: dict[str, str] = field(default_factory=dict)
+    halted_symbols: dict[Symbol, str] = field(default_factory=dict)  # by the exchange -> why
+    session: str = ""  # the date of the session that is open, where the run follows sessions
+    account_number: str = ""  # the broker's account that the books are of
+    environment: str = ""  # "paper", "live", "loopback"
+    taken_over: bool = False  # what the account held before was booked, and its books have been kept here since
+    attached_at: datetime = EPOCH  # what the account did before is not of these books
+    differences: dict[str, e.DifferenceFound] = field(default_factory=dict)  # open ones
+    differences_total: int = 0
 
     orders: dict[str, Order] = field(default_factory=dict)
     working: dict[Symbol, dict[str, Order]] = field(default_factory=dict)
@@ -91,6 +105,7 @@ class State:
     equity: Money = ZERO  # cash + positions at their marks
     deposits: Money = ZERO  # net
     realized_pnl: Money = ZERO
+    income: Money = ZERO  # dividends and interest
     commissions: Money = ZERO
     fees: Money = ZERO
     movements: set[str] = field(default_factory=set)  # ids of cash movements: membership only
@@ -102,6 +117,7 @@ class State:
     consecutive_losses: int = 0
     day: Period = field(default_factory=Period)
     week: Period = field(default_factory=Period)
+    last_execution_at: datetime = EPOCH  # the broker's time of the latest one
     bars_total: int = 0
     rejected_total: int = 0  # bars
     orders_total: int = 0

@@ -84,6 +84,7 @@ class LotCause(StrEnum):
     TRADE = "TRADE"
     MERGE = "MERGE"
     BUST = "BUST"
+    ADJUSTMENT = "ADJUSTMENT"  # the books followed the broker
 
 
 class Anomaly(StrEnum):
@@ -103,6 +104,19 @@ class Anomaly(StrEnum):
     EXECUTION_CORRECTED = "EXECUTION_CORRECTED"
     UNKNOWN_ORDER = "UNKNOWN_ORDER"
     UNKNOWN_EXECUTION = "UNKNOWN_EXECUTION"
+    UNKNOWN_STATUS = "UNKNOWN_STATUS"  # the broker says of an order what no version of this program has heard of
+
+
+class DifferenceKind(StrEnum):
+    """Why the broker's account is not what the ledger says."""
+
+    OPENING = "OPENING"  # what the account held before this ledger began
+    MISSED_FILL = "MISSED_FILL"
+    MANUAL_TRADE = "MANUAL_TRADE"
+    MANUAL_ORDER = "MANUAL_ORDER"
+    CORPORATE_ACTION = "CORPORATE_ACTION"
+    CASH = "CASH"
+    UNKNOWN = "UNKNOWN"
 
 
 # One row per bar length: its name in files, streams and settings, and how long it lasts.

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from projections import (
     alerts,
     daily_limits,
+    differences,
     equity,
     executions,
     lots,
@@ -25,6 +26,7 @@ from projections.shape import Projection, Table
 _MODULES: tuple[Projection, ...] = (
     alerts,
     daily_limits,
+    differences,
     equity,
     executions,
     lots,

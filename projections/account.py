@@ -15,10 +15,21 @@ import msgspec
 
 from mqd_ledger import events as e
 from mqd_ledger.envelope import decode
-from mqd_ledger.sessions import midnight
-from mqd_ledger.values import ZERO, Money, Price, Quantity, Side, Symbol, from_microseconds, microseconds
+from mqd_ledger.evolve.books import INCOME, is_split, split_price
+from mqd_ledger.sessions import closes_at, midnight
+from mqd_ledger.values import (
+    ZERO,
+    DifferenceKind,
+    Money,
+    Price,
+    Quantity,
+    Side,
+    Symbol,
+    from_microseconds,
+    microseconds,
+)
 
-VERSION = 1  # of the rules here: a new one makes every projection build itself anew
+VERSION = 2  # of the rules here: a new one makes every projection build itself anew
 
 BAR = e.STORED_NAME[e.BarClosed]
 
@@ -33,7 +44,16 @@ class _ClosingBar(msgspec.Struct):
     bar: _Closing
 
 
+class _Start(msgspec.Struct):
+    start_at: datetime
+
+
+class _StartingBar(msgspec.Struct):
+    bar: _Start
+
+
 _closing_bar = msgspec.json.Decoder(_ClosingBar).decode
+_starting_bar = msgspec.json.Decoder(_StartingBar).decode
 
 
 class Account(msgspec.Struct):
@@ -53,7 +73,11 @@ class Account(msgspec.Struct):
     consecutive_losses: int = 0
     held: dict[Symbol, Quantity] = {}
     marks: dict[Symbol, Price] = {}
-    unread: dict[Symbol, Any] = {}  # symbol that is not held -> its last bar as stored
+    marked_at: dict[Symbol, int] = {}
+    unread: dict[Symbol, tuple[int, Any]] = {}  # symbol that is not held -> its last bar as stored, and when it closed
+    last_bars: dict[str, int] = {}  # stream -> start of its last bar, as far as read
+    unread_bars: dict[str, Any] = {}  # stream -> its last bar as stored
+    corporate_actions: set[str] = set()  # open differences of that kind
 
     @property
     def drawdown(self) -> Decimal:
@@ -74,16 +98,32 @@ class Account(msgspec.Struct):
             return self.day
         return midnight(from_microseconds(occurred_at), self.day_starts).date().isoformat()
 
-    def bar(self, symbol: Symbol, payload: str | bytes) -> None:
+    def bar(self, symbol: Symbol, stream: str, at: int, payload: str | bytes) -> None:
         """A bar as it is stored in its current shape."""
+        self.unread_bars[stream] = payload
         quantity = self.held.get(symbol)
         if quantity is None:
-            self.unread[symbol] = payload
+            self.unread[symbol] = at, payload
             return
         close = _closing_bar(payload).bar.close
         self.equity += quantity * (close - self.marks[symbol])
-        self.marks[symbol] = close
+        self.marks[symbol], self.marked_at[symbol] = close, at
         self.look_at_peak()
+
+    def mark(self, symbol: Symbol, price: Price, at: int) -> None:
+        """A price from elsewhere than a bar's close."""
+        self.read(symbol)
+        held = self.held.get(symbol)
+        if held is not None:
+            self.equity += held * (price - self.marks[symbol])
+            self.look_at_peak()
+        self.marks[symbol], self.marked_at[symbol] = price, at
+
+    def read(self, symbol: Symbol) -> None:
+        """Take in the last bar of a symbol that was not held."""
+        if symbol in self.unread:
+            self.marked_at[symbol], payload = self.unread.pop(symbol)
+            self.marks[symbol] = _closing_bar(payload).bar.close
 
     def look_at_peak(self) -> None:
         if self.equity > self.peak:
@@ -91,12 +131,16 @@ class Account(msgspec.Struct):
         elif self.peak - self.equity > self.max_drawdown * self.peak:  # a division saved for most bars
             self.max_drawdown = max(self.max_drawdown, self.drawdown)
 
-    def trade(self, symbol: Symbol, side: Side, quantity: Quantity, price: Price) -> None:
+    def trade(self, event: Any, quantity: Quantity, price: Price) -> None:
+        """What an execution's event says of `quantity`, which is below zero for what is taken back."""
+        signed = quantity if event.side is Side.BUY else -quantity
+        self.hold(event.symbol, signed, price, microseconds(event.occurred_at))
+
+    def hold(self, symbol: Symbol, signed: Quantity, price: Price, at: int) -> None:
         """Shares against cash; what lies between the price and the mark is equity won or lost at once."""
-        signed = quantity if side is Side.BUY else -quantity
-        if symbol in self.unread:
-            self.marks[symbol] = _closing_bar(self.unread.pop(symbol)).bar.close
+        self.read(symbol)
         mark = self.marks.setdefault(symbol, price)
+        self.marked_at.setdefault(symbol, at)
         held = self.held.get(symbol, ZERO) + signed
         if held:
             self.held[symbol] = held
@@ -115,11 +159,23 @@ class Account(msgspec.Struct):
         if fold is not None:
             fold(self, event)
 
+    def last_bar(self, stream: str) -> int | None:
+        """When the last bar of a stream began."""
+        if stream in self.unread_bars:
+            self.last_bars[stream] = microseconds(_starting_bar(self.unread_bars.pop(stream)).bar.start_at)
+        return self.last_bars.get(stream)
+
+    def rebase(self, amount: Money) -> None:
+        """Money in or out is neither profit nor loss: the day and the peak begin that much higher or lower."""
+        self.peak += amount
+        self.start_equity += amount
+
     def to_json(self) -> str:
         """What has to be remembered; the same for the same events, however often reading was interrupted."""
-        for symbol, payload in self.unread.items():
-            self.marks[symbol] = _closing_bar(payload).bar.close
-        self.unread = {}
+        for symbol in list(self.unread):
+            self.read(symbol)
+        for stream in list(self.unread_bars):
+            self.last_bar(stream)
         return msgspec.json.encode(self, order="deterministic").decode()
 
 
@@ -140,20 +196,20 @@ def _run_started(account: Account, event: e.RunStarted) -> None:
 
 
 def _filled(account: Account, event: e.OrderFilled) -> None:
-    account.trade(event.symbol, event.side, event.last_quantity, event.last_price)
+    account.trade(event, event.last_quantity, event.last_price)
     account.pay(event.commission)
     account.look_at_peak()
 
 
 def _busted(account: Account, event: e.ExecutionBusted) -> None:
-    account.trade(event.symbol, event.side, -event.last_quantity, event.last_price)
+    account.trade(event, -event.last_quantity, event.last_price)
     account.pay(-event.commission)
     account.look_at_peak()
 
 
 def _corrected(account: Account, event: e.ExecutionCorrected) -> None:
-    account.trade(event.symbol, event.side, -event.previous_quantity, event.previous_price)
-    account.trade(event.symbol, event.side, event.last_quantity, event.last_price)
+    account.trade(event, -event.previous_quantity, event.previous_price)
+    account.trade(event, event.last_quantity, event.last_price)
     account.look_at_peak()
 
 
@@ -165,15 +221,55 @@ def _lot_closed(account: Account, event: e.LotClosed) -> None:
 
 
 def _cash_moved(account: Account, event: e.CashMoved) -> None:
-    """Money in or out is neither profit nor loss: the day and the peak begin that much higher or lower."""
     account.pay(-event.amount)
-    account.peak += event.amount
-    account.start_equity += event.amount
+    if event.kind in INCOME:
+        account.look_at_peak()
+    else:
+        account.rebase(event.amount)
 
 
 def _fee_charged(account: Account, event: e.FeeCharged) -> None:
     account.pay(event.amount)
     account.look_at_peak()
+
+
+def _quote_taken(account: Account, event: e.QuoteTaken) -> None:
+    account.mark(event.symbol, (event.bid + event.ask) / 2, microseconds(event.occurred_at))
+
+
+def _bar_corrected(account: Account, event: e.BarCorrected) -> None:
+    bar = event.bar
+    if account.last_bar(e.STREAM_OF[e.BarCorrected](event)) == microseconds(bar.start_at):
+        account.read(bar.symbol)
+        marked_at = account.marked_at[bar.symbol]
+        if marked_at <= microseconds(closes_at(bar)):
+            account.mark(bar.symbol, bar.close, marked_at)
+
+
+def _difference_found(account: Account, event: e.DifferenceFound) -> None:
+    if event.kind is DifferenceKind.CORPORATE_ACTION:
+        account.corporate_actions.add(event.difference_id)
+
+
+def _difference_cleared(account: Account, event: e.DifferenceCleared) -> None:
+    account.corporate_actions.discard(event.difference_id)
+
+
+def _adjustment_booked(account: Account, event: e.AdjustmentBooked) -> None:
+    symbol, held = event.symbol, account.held.get(event.symbol, ZERO)
+    is_action = event.difference_id in account.corporate_actions
+    account.corporate_actions.discard(event.difference_id)
+    if event.quantity:
+        kind = DifferenceKind.CORPORATE_ACTION if is_action else DifferenceKind.UNKNOWN
+        if is_split(kind, held, event.quantity, event.price):
+            price = split_price(account.marks[symbol], held, event.quantity)
+            account.equity += held * (price - account.marks[symbol])
+            account.marks[symbol] = price
+        account.hold(symbol, event.quantity, event.price, microseconds(event.occurred_at))
+        account.look_at_peak()
+    if event.amount:
+        account.pay(-event.amount)
+        account.rebase(event.amount)
 
 
 _FOLDS: Mapping[type[e.Event], Callable[[Account, Any], None]] = MappingProxyType(
@@ -185,5 +281,10 @@ _FOLDS: Mapping[type[e.Event], Callable[[Account, Any], None]] = MappingProxyTyp
         e.LotClosed: _lot_closed,
         e.CashMoved: _cash_moved,
         e.FeeCharged: _fee_charged,
+        e.QuoteTaken: _quote_taken,
+        e.BarCorrected: _bar_corrected,
+        e.DifferenceFound: _difference_found,
+        e.DifferenceCleared: _difference_cleared,
+        e.AdjustmentBooked: _adjustment_booked,
     }
 )

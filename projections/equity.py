@@ -20,7 +20,7 @@ EQUITY = Table(
     key=("position", "kind"),
     columns={
         "position": Kind.INTEGER,  # of the event in the log; of the day's last event for its end
-        "kind": Kind.TEXT,  # fill, bust, correction, cash, fee, day
+        "kind": Kind.TEXT,  # fill, bust, correction, cash, fee, adjustment, day
         "trade_date": Kind.DATE,
         "valued_at": Kind.TIME,
         "cash": Kind.DECIMAL,
@@ -41,6 +41,7 @@ _KINDS: Mapping[type[e.Event], str] = MappingProxyType(
         e.ExecutionCorrected: "correction",
         e.CashMoved: "cash",
         e.FeeCharged: "fee",
+        e.AdjustmentBooked: "adjustment",
         DayClosed: "day",
     }
 )

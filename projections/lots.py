@@ -13,10 +13,11 @@ LOTS = Table(
     "lots",
     key=("lot_id",),
     columns={
-        "lot_id": Kind.TEXT,  # the execution that opened it
+        "lot_id": Kind.TEXT,  # the execution, or the adjustment, that opened it
         "symbol": Kind.TEXT,
         "strategy": Kind.TEXT,
-        "state": Kind.TEXT,  # OPEN, CLOSED; MERGED into another (average cost), BUSTED with the execution that opened it
+        # OPEN, CLOSED; ADJUSTED to the broker's books, MERGED into another (average cost, a split), BUSTED with what opened it
+        "state": Kind.TEXT,
         "quantity": Kind.DECIMAL,  # still open; negative for a short lot
         "opened_quantity": Kind.DECIMAL,
         "cost_price": Kind.DECIMAL,
@@ -34,7 +35,12 @@ _CHANGED = """update lots set quantity = decimal_add(quantity, ?), cost_basis = 
     realized_pnl = decimal_add(realized_pnl, ?), closed_at = ? where lot_id = ?"""
 _STATE = """update lots set state = case quantity when '0' then ? else 'OPEN' end,
     closed_at = case quantity when '0' then closed_at end where lot_id = ?"""
-_ENDED = {LotCause.TRADE: "CLOSED", LotCause.MERGE: "MERGED", LotCause.BUST: "BUSTED"}
+_ENDED = {
+    LotCause.TRADE: "CLOSED",
+    LotCause.MERGE: "MERGED",
+    LotCause.BUST: "BUSTED",
+    LotCause.ADJUSTMENT: "ADJUSTED",
+}
 
 
 def apply(event: e.LotOpened | e.LotClosed | e.LotReopened, meta: Meta) -> Iterator[Statement]:

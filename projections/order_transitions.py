@@ -13,7 +13,7 @@ from mqd_ledger.values import OrderState
 from projections.shape import Kind, Meta, Statement, Table, at
 
 NAME = "order_transitions"
-VERSION = 1
+VERSION = 2
 
 TRANSITIONS = Table(
     "order_transitions",
@@ -34,6 +34,9 @@ _STEP = """insert or ignore into order_transitions
     select client_order_id, ?1, ?2, to_state, order_state(to_state, ?3), ?3, order_anomaly(to_state, ?3)
     from order_transitions where client_order_id = ?4 order by position desc limit 1"""
 
+_REPLACEMENT = """insert into order_transitions select ?1, ?2, ?3, null, 'SUBMITTED', 'replacement', null
+    where not exists (select 1 from order_transitions where client_order_id = ?1)"""
+
 _BORN: Mapping[type[e.Event], tuple[OrderState, str]] = MappingProxyType(
     {
         e.OrderRequested: (OrderState.PENDING, "requested"),
@@ -48,6 +51,7 @@ _TRIGGERS: Mapping[type[e.Event], Callable[[Any], Trigger]] = MappingProxyType(
         e.OrderFilled: lambda event: Trigger.PARTIAL_FILL if event.leaves_quantity else Trigger.FULL_FILL,
         e.OrderCanceled: lambda _: Trigger.CANCELED,
         e.OrderExpired: lambda _: Trigger.EXPIRED,
+        e.OrderReplaced: lambda _: Trigger.REPLACED,
         e.ExecutionBusted: lambda _: Trigger.BUSTED,
         e.ExecutionCorrected: lambda _: Trigger.CORRECTED,
     }
@@ -63,3 +67,5 @@ def apply(event: e.OrderEvent, meta: Meta) -> Iterator[Statement]:
         yield TRANSITIONS.insert, (order, meta.position, when, None, state, trigger, None)
     else:
         yield _STEP, (meta.position, when, _TRIGGERS[type(event)](event), order)
+        if isinstance(event, e.OrderReplaced):
+            yield _REPLACEMENT, (event.replacement_id, meta.position, when)

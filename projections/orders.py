@@ -13,7 +13,7 @@ from mqd_ledger.values import OrderState
 from projections.shape import Kind, Meta, Statement, Table, amount, amount_or_none, at
 
 NAME = "orders"
-VERSION = 1
+VERSION = 2
 
 ORDERS = Table(
     "orders",
@@ -33,7 +33,7 @@ ORDERS = Table(
         "time_in_force": Kind.TEXT,
         "extended_hours": Kind.BOOLEAN,
         "state": Kind.TEXT,
-        "reason": Kind.TEXT,  # of a denial, a rejection, a cancel or an expiry
+        "reason": Kind.TEXT,  # of a denial, a rejection, a cancel, an expiry or a replacement
         "approved": Kind.BOOLEAN,
         "attempts": Kind.INTEGER,
         "broker_order_id": Kind.TEXT,
@@ -48,6 +48,8 @@ ORDERS = Table(
         "submitted_at": Kind.TIME,
         "changed_at": Kind.TIME,
         "position": Kind.INTEGER,  # of the request in the log
+        "replaces": Kind.TEXT,  # client_order_id
+        "replacement_id": Kind.TEXT,  # client_order_id of the order that was asked for in its place, or that took it
     },
 )
 TABLES = (ORDERS,)
@@ -64,6 +66,11 @@ _EXECUTED = """update orders set state = order_state(state, ?), changed_at = ?, 
     commission = decimal_add(commission, ?) where client_order_id = ?"""
 _SUMMED = """update orders set leaves_quantity = decimal_left(quantity, filled_quantity),
     average_fill_price = decimal_ratio(filled_notional, filled_quantity) where client_order_id = ?"""
+
+_REPLACING = "update orders set replacement_id = ?, changed_at = ? where client_order_id = ?"
+_REPLACEMENT = """insert or ignore into orders select ?1, strategy, symbol, side, order_type, ?2, notional, ?3, ?4, trail_price,
+    trail_percent, ?5, extended_hours, 'SUBMITTED', null, approved, 1, ?6, 0, '0', ?2, '0', null, '0', 0, ?7, ?7, ?7, ?8,
+    client_order_id, null from orders where client_order_id = ?9"""
 
 
 def _requested(event: e.OrderRequested, meta: Meta) -> Iterator[Statement]:
@@ -92,6 +99,7 @@ def _requested(event: e.OrderRequested, meta: Meta) -> Iterator[Statement]:
             None,
             at(event.occurred_at),
             meta.position,
+            *(None, None),
         ),
     )
 
@@ -121,6 +129,7 @@ def _adopted(event: e.OrderAdopted, meta: Meta) -> Iterator[Statement]:
             when,
             when,
             meta.position,
+            *(None, None),
         ),
     )
 
@@ -161,6 +170,21 @@ def _cancel(requested: int) -> Callable[[Any, Meta], Iterator[Statement]]:
     return changed
 
 
+def _replacing(event: e.ReplaceRequested | e.ReplaceRejected, _meta: Meta) -> Iterator[Statement]:
+    replacement_id = event.replacement_id if isinstance(event, e.ReplaceRequested) else None
+    yield _REPLACING, (replacement_id, at(event.occurred_at), event.client_order_id)
+
+
+def _replaced(event: e.OrderReplaced, meta: Meta) -> Iterator[Statement]:
+    """The replacement lives on with what the broker says of it, and all else of the order that it replaces."""
+    when = at(event.occurred_at)
+    yield _REPLACING, (event.replacement_id, when, event.client_order_id)
+    yield _ended(event, Trigger.REPLACED, f"replaced by {event.replacement_id}")
+    prices = amount_or_none(event.limit_price), amount_or_none(event.stop_price)
+    described = (amount(event.quantity), *prices, event.time_in_force, event.broker_order_id, when, meta.position)
+    yield _REPLACEMENT, (event.replacement_id, *described, event.client_order_id)
+
+
 def _filled(event: e.OrderFilled, _meta: Meta) -> Iterator[Statement]:
     trigger = Trigger.PARTIAL_FILL if event.leaves_quantity else Trigger.FULL_FILL
     notional, when = amount(event.last_quantity * event.last_price), at(event.occurred_at)
@@ -196,6 +220,9 @@ _APPLY: Mapping[type[e.Event], Callable[[Any, Meta], Iterator[Statement]]] = Map
         e.OrderExpired: _ends(Trigger.EXPIRED),
         e.CancelRequested: _cancel(1),
         e.CancelRejected: _cancel(0),
+        e.ReplaceRequested: _replacing,
+        e.ReplaceRejected: _replacing,
+        e.OrderReplaced: _replaced,
         e.OrderFilled: _filled,
         e.ExecutionBusted: _busted,
         e.ExecutionCorrected: _corrected,

@@ -9,7 +9,7 @@ from mqd_ledger import events as e
 from projections.shape import Kind, Meta, Statement, Table, amount, at
 
 NAME = "positions"
-VERSION = 1
+VERSION = 2
 
 POSITIONS = Table(
     "positions",
@@ -38,8 +38,7 @@ _FLAT = "delete from positions where symbol = ? and quantity = '0'"
 
 def apply(event: e.LotOpened | e.LotClosed | e.LotReopened, meta: Meta) -> Iterator[Statement]:
     sign = -1 if isinstance(event, e.LotClosed) else 1
-    opened_at = event.opened_at if isinstance(event, e.LotReopened) else event.occurred_at
     change = amount(sign * event.quantity), amount(sign * event.cost_basis)
-    yield _CHANGED, (event.symbol, *change, at(opened_at), at(event.occurred_at), meta.position)
+    yield _CHANGED, (event.symbol, *change, at(event.opened_at), at(event.occurred_at), meta.position)
     yield _SUMMED, (event.symbol,)
     yield _FLAT, (event.symbol,)

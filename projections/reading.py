@@ -47,7 +47,7 @@ def statements(
             symbol = symbols.get(stream)
             if symbol is None:
                 symbol = symbols[stream] = stream.removeprefix("bars-").rpartition("-")[0]
-            account.bar(symbol, payload if name == BAR else current_payload(name, payload))
+            account.bar(symbol, stream, occurred_at, payload if name == BAR else current_payload(name, payload))
             continue
         event = decode(name, payload)
         if isinstance(event, e.ExecutionBusted) and _never_booked(rows[index + 1]):

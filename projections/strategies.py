@@ -10,7 +10,7 @@ from mqd_ledger.values import ZERO, LotCause
 from projections.shape import Kind, Meta, Statement, Table, amount
 
 NAME = "strategies"
-VERSION = 1
+VERSION = 2
 
 STRATEGIES = Table(
     "strategies",
@@ -48,6 +48,9 @@ _DENIED = """update strategies set orders_denied = orders_denied + 1
     where strategy = coalesce((select strategy from strategies_orders where client_order_id = ?), '')"""
 _EXECUTED = """update strategies set executions = executions + ?, commissions = decimal_add(commissions, ?)
     where strategy = coalesce((select strategy from strategies_orders where client_order_id = ?), '')"""
+_REPLACED = (
+    "insert or ignore into strategies_orders select ?, strategy from strategies_orders where client_order_id = ?"
+)
 _REALIZED = """update strategies set realized_pnl = decimal_add(realized_pnl, ?), closings = closings + ?,
     wins = wins + ?, losses = losses + ? where strategy = ?"""
 
@@ -57,7 +60,7 @@ def _executed(event: e.OrderFilled | e.ExecutionBusted, count: int, commission: 
 
 
 def _realized(event: e.LotClosed | e.LotReopened, sign: int) -> tuple[Statement, ...]:
-    closings = sign * (event.cause is LotCause.TRADE)
+    closings = sign * (event.cause in (LotCause.TRADE, LotCause.ADJUSTMENT))
     wins, losses = sign * (event.realized_pnl > ZERO), sign * (event.realized_pnl < ZERO)
     realized = amount(sign * event.realized_pnl)
     return (_BORN, (event.strategy,)), (_REALIZED, (realized, closings, wins, losses, event.strategy))
@@ -73,6 +76,7 @@ _APPLY: Mapping[type[e.Event], Callable[[Any], tuple[Statement, ...]]] = Mapping
             (ORDERS.insert, (event.client_order_id, event.strategy)),
             (_ORDER, (event.strategy,)),
         ),
+        e.OrderReplaced: lambda event: ((_REPLACED, (event.replacement_id, event.client_order_id)),),
         e.OrderAdopted: lambda _: ((_BORN, ("",)),),
         e.OrderDenied: lambda event: ((_DENIED, (event.client_order_id,)),),
         e.OrderFilled: lambda event: (_executed(event, 1, event.commission),),

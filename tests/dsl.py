@@ -8,10 +8,11 @@ from typing import Self
 import pytest
 from msgspec import structs
 
-from commands import Command, decide
-from commands.broker_reports import ReportFill, ReportSubmitted
+from commands import Command, command_of, decide
+from commands.broker_reports import ReportSubmitted
 from commands.cash import ReportCash
 from commands.control import CreateLedger, StartRun
+from commands.executions import ReportFill
 from commands.market import ReportBar
 from commands.trading import SubmitOrder
 from mqd_ledger import events as e
@@ -140,6 +141,11 @@ class Decided:
             assert event == wanted if isinstance(wanted, e.Event) else type(event) is wanted, (
                 f"{wanted} expected in:\n{shown}"
             )
+        if (
+            events
+        ):  # read back from the log, where it may stand with a later time, the command has to give the same again
+            again = command_of(events[0], self.command.at + MINUTE)
+            assert decide(again, self.state) == events, f"read back as {again}"
         for event in events:
             evolve(self.state, event)
         return self.state
@@ -155,8 +161,8 @@ class Decided:
 
 
 class Given:
-    def __init__(self, events: Iterable[e.Event]) -> None:
-        self.state = fold(events)
+    def __init__(self, events: Iterable[e.Event] | State) -> None:
+        self.state = events if isinstance(events, State) else fold(events)
 
     def when(self, command: Command) -> Decided:
         return Decided(self.state, command)
@@ -196,6 +202,9 @@ class Tape:
         return [recorded.event for recorded in self.recorded]
 
 
+DESKS: list["Desk"] = []  # of the test that runs now: every decision of each is taken again after it
+
+
 class Desk:
     """An engine on a tape: commands in, events out, time moved by hand. What is `marked` was last at 100."""
 
@@ -206,6 +215,7 @@ class Desk:
         when: datetime = OPENING,
         marked: Sequence[str] = ("SPY", "QQQ"),
     ) -> None:
+        DESKS.append(self)
         self.state, self.tape, self.at = State(), Tape(), when
         self.engine = Engine(self.state, self.tape)
         self.do(
@@ -266,7 +276,7 @@ def lots_of(state: State, symbol: str = "SPY") -> list[tuple[str, Decimal, Decim
 def books_balance(state: State) -> None:
     """What must hold after every event, whatever happened."""
     cost = sum((lot.cost_basis for lots in state.lots.values() for lot in lots), D(0))
-    assert state.cash + cost == state.deposits + state.realized_pnl - state.commissions - state.fees
+    assert state.cash + cost == state.deposits + state.realized_pnl + state.income - state.commissions - state.fees
     worth = sum((quantity * state.marks[symbol].price for symbol, quantity in state.positions.items()), D(0))
     assert state.equity == state.cash + worth
     held = {symbol: sum((lot.quantity for lot in lots), D(0)) for symbol, lots in state.lots.items()}

@@ -4,17 +4,15 @@ import pytest
 
 from commands.base import Command
 from commands.broker_reports import (
-    ReportBust,
     ReportCanceled,
     ReportCancelRejected,
-    ReportCorrection,
     ReportExpired,
-    ReportFill,
     ReportRejected,
     ReportSubmitted,
     ReportUnknownOrder,
 )
 from commands.cash import ReportCash, ReportFee
+from commands.executions import ReportBust, ReportCorrection, ReportFill
 from commands.market import ReportBadBar, ReportBar
 from mqd_ledger import events as e
 from mqd_ledger.values import Anomaly, LotCause, OrderState
@@ -198,7 +196,7 @@ def test_a_bust_that_comes_before_its_execution_keeps_it_from_being_booked() -> 
     order = desk.order("BUY 10 SPY")
     bust = ReportBust(NOW, NOW, order, "x", "SPY", BUY, D(10), D(100), D(1))
     events = desk.do(bust)
-    assert events[0] == e.ExecutionBusted(NOW, order, "x", "SPY", BUY, D(0), D(100), D(0))  # nothing was taken back
+    assert events[0] == e.ExecutionBusted(NOW, order, "x", "SPY", BUY, D(10), D(100), D(1))  # as it was told
     assert "10 at 100" in repr(events[1])
     assert desk.fill(order, "x", "10", "100") == []
     assert (desk.state.positions, desk.state.cash) == ({}, D(100000))

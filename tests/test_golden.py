@@ -13,7 +13,7 @@ from mqd_ledger import events as e
 from mqd_ledger import upcasts
 from mqd_ledger.envelope import _upcasting, decode, encode, stored_names
 from mqd_ledger.errors import UnknownEventType
-from mqd_ledger.policy import Policy
+from mqd_ledger.policy import Operation, Policy
 from mqd_ledger.upcasts import UPCASTS
 from tests.dsl import OPENING
 
@@ -61,6 +61,27 @@ def test_every_field_of_an_example_says_something(example: Stored) -> None:
     nothing: tuple[object, ...] = (None, "", 0, (), {})
     empty = [name for name, value in values_of(event) if not isinstance(value, bool) and value in nothing]
     assert [name for name in empty if name != "Check.allowed"] == []
+
+
+FILL = {"type": "OrderFilled.v1", "field": "cumulative_quantity", "value": "6"}
+STATUS = {"type": "OrderAnomalyFound.v1", "field": "status", "value": "held_for_review"}
+
+
+@pytest.mark.parametrize("newer", (FILL, STATUS), ids=lambda newer: newer["field"])
+def test_a_field_that_came_later_is_absent_in_older_events_and_stays_so(newer: dict[str, str]) -> None:
+    (old,) = [bytes(example.payload) for example in EXAMPLES if example.type == newer["type"]]
+    assert getattr(decode(newer["type"], old), newer["field"]) is msgspec.UNSET
+    new = old[:-1] + b',"%s":"%s"}' % (newer["field"].encode(), newer["value"].encode())
+    event = decode(newer["type"], new)
+    assert str(getattr(event, newer["field"])) == newer["value"]
+    assert encode(event) == new
+
+
+def test_a_policy_of_before_there_was_an_operation_is_read_with_its_defaults() -> None:
+    (old,) = [bytes(example.payload) for example in EXAMPLES if example.type == "RunStarted.v1"]
+    started = decode("RunStarted.v1", old)
+    assert isinstance(started, e.RunStarted)
+    assert (started.policy.operation, started.policy.unattended) == (msgspec.UNSET, Operation())
 
 
 def test_money_and_prices_are_stored_as_text_so_that_no_reader_makes_floats_of_them() -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from commands.broker_reports import ReportBust, ReportCorrection
+from commands.executions import ReportBust, ReportCorrection
 from mqd_ledger import events as e
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.lots import apply_entry, cost, held

@@ -18,29 +18,71 @@ from hypothesis import strategies as st
 
 from commands.base import Command
 from commands.broker_reports import (
-    ReportBust,
+    ReportAbsent,
     ReportCanceled,
-    ReportCorrection,
-    ReportFill,
     ReportRejected,
+    ReportReplaced,
+    ReportReplaceRejected,
     ReportSubmitted,
     ReportUnknownOrder,
 )
 from commands.cash import ReportCash, ReportFee
-from commands.control import CreateLedger, HaltTrading, ResumeTrading, StartRun, StopStrategy
-from commands.market import ReportBadBar, ReportBar
-from commands.trading import CancelOrder, RaiseSignal, SubmitOrder
+from commands.control import (
+    ActivateKillSwitch,
+    CompleteKillSwitch,
+    CreateLedger,
+    HaltTrading,
+    ResumeTrading,
+    StartRun,
+    StopStrategy,
+)
+from commands.executions import ReportBust, ReportCorrection, ReportFill
+from commands.market import (
+    AggregateBar,
+    CloseSession,
+    EndSession,
+    OpenSession,
+    ReportBadBar,
+    ReportBar,
+    ReportCorrectedBar,
+    ReportFeedRecovered,
+    ReportFeedStale,
+    ReportQuote,
+    ReportSymbolStatus,
+)
+from commands.trading import CancelOrder, ClosePosition, RaiseSignal, ReplaceOrder, SubmitOrder
+from commands.truth import (
+    CASH,
+    AcceptDifference,
+    ReportAgreement,
+    ReportDifference,
+    ReportReachable,
+    ReportUnreachable,
+    ReportUnusable,
+    StartRecovery,
+    TakeRecoveryStep,
+)
 from mqd_ledger import events as e
 from mqd_ledger import projector as projector_module
+from mqd_ledger.audit.redecide import redecide
 from mqd_ledger.chain import GENESIS, Row, digest
-from mqd_ledger.engine import Engine
-from mqd_ledger.envelope import encode
+from mqd_ledger.engine import Engine, Recorded
+from mqd_ledger.envelope import decode, encode
 from mqd_ledger.errors import BadInput, CommandRefused, LedgerUnreadable
 from mqd_ledger.events import STORED_NAME, STREAM_OF, Event
 from mqd_ledger.policy import Limits, Policy
 from mqd_ledger.projector import Projector, project
 from mqd_ledger.state import State
-from mqd_ledger.values import Bar, Direction, OrderType, Side, microseconds
+from mqd_ledger.values import (
+    Bar,
+    DifferenceKind,
+    Direction,
+    OrderType,
+    Side,
+    TimeInForce,
+    from_microseconds,
+    microseconds,
+)
 from projections import PROJECTIONS, TABLES, orders
 from projections.shape import Kind
 
@@ -370,6 +412,139 @@ def test_everything_an_operator_should_hear_is_an_alert() -> None:
     assert (adopted["state"], adopted["symbol"]) == ("SUBMITTED", "SYNA")
 
 
+def test_an_operator_hears_of_the_feed_the_session_the_broker_and_the_kill_switch() -> None:
+    desk = Desk()
+    desk.do(
+        ReportFeedStale(desk.at, "bars", "95 s"),
+        ReportFeedRecovered(desk.at, "bars", "back"),
+        ReportSymbolStatus(desk.at, desk.at, "SYNA", halted=True, status="Halt", reason="LUDP"),
+        ReportSymbolStatus(desk.at, desk.at, "SYNA", halted=False, status="Resume", reason="over"),
+        AggregateBar(desk.at, _flat_bar("SYNA", D(10), desk.at - MINUTE)),
+        ReportCorrectedBar(desk.at, _flat_bar("SYNA", D(11), desk.at - MINUTE)),
+        OpenSession(desk.at, "2026-01-05", desk.at + DAY),
+        EndSession(desk.at, "2026-01-05", "cancel"),
+        CloseSession(desk.at, "2026-01-05", "cancel"),
+        StartRecovery(desk.at),
+        TakeRecoveryStep(desk.at, 3, "fetch", passed=False, is_last=False, detail="no answer"),
+        TakeRecoveryStep(desk.at, 7, "limits", passed=True, is_last=True, detail="fine"),
+        ReportUnreachable(desk.at, "orders", "timeout"),
+        ReportReachable(desk.at, "orders", "answers"),
+        ReportUnusable(desk.at, "orders", "{", "no JSON"),
+    )
+    order = desk.order(Side.BUY, "1")
+    desk.do(ReplaceOrder(desk.at, order, "more", D(2)))
+    desk.do(ReportReplaceRejected(desk.at, desk.at, order, "not open"), ReportCanceled(desk.at, desk.at, order, "x"))
+    desk.trade(Side.BUY, "5", "10")
+    desk.do(ActivateKillSwitch(desk.at, "ann", "odd"), ClosePosition(desk.at, "SYNA", "kill switch", "odd"))
+    desk.fill(list(desk.state.orders)[-1], "gone", "5", "10")
+    desk.do(CompleteKillSwitch(desk.at, "nothing left"))
+    told = [
+        (row["level"], row["kind"], row["subject"], row["message"])
+        for row in rows_of(desk, "alerts")
+        if row["kind"] != "anomaly"
+    ]
+    assert told == [
+        ("critical", "feed_stale", "bars", "95 s"),
+        ("info", "feed_recovered", "bars", "back"),
+        ("warning", "symbol_status", "SYNA", "Halt: LUDP"),
+        ("info", "symbol_status", "SYNA", "Resume: over"),
+        ("info", "session_opened", "2026-01-05", "until 2026-01-06T14:30:00Z"),
+        ("info", "session_ending", "2026-01-05", "cancel"),
+        ("info", "session_closed", "2026-01-05", "cancel"),
+        ("critical", "recovery_failed", "fetch", "no answer"),
+        ("critical", "broker_unreachable", "orders", "timeout"),
+        ("info", "broker_reachable", "orders", "answers"),
+        ("critical", "report_ignored", "orders", "no JSON"),
+        ("warning", "replace_rejected", order, "not open"),
+        ("critical", "kill_switch_activated", "ann", "odd"),
+        ("warning", "position_close_requested", "SYNA", "kill switch: odd"),
+        ("info", "kill_switch_completed", "", "nothing left"),
+    ]
+
+
+def test_a_difference_has_its_row_from_its_finding_to_its_end() -> None:
+    desk = Desk()
+    desk.trade(Side.BUY, "5", "10", "vwap")
+    evidence = {"asked_at": "14:30", "average_price": "9.9"}
+    desk.do(
+        ReportDifference(desk.at, DifferenceKind.CASH, CASH, "99950", "99951", amount=D(1)),
+        ReportDifference(desk.at, DifferenceKind.MANUAL_TRADE, "SYNA", "5", "1", D(-4), D(11), evidence=evidence),
+        ReportDifference(desk.at, DifferenceKind.UNKNOWN, "SYNB", "0", "9", D(9), D(20)),
+        ReportDifference(desk.wait(), DifferenceKind.UNKNOWN, "SYNB", "0", "8", D(8), D(20)),
+        AcceptDifference(desk.at, "D2", "ann", "sold by phone"),
+    )
+    rows = {row["difference_id"]: row for row in rows_of(desk, "differences")}
+    assert {name: (row["state"], row["settled_by"], row["reason"]) for name, row in rows.items()} == {
+        "D1": ("BOOKED", "reconciliation", "under the threshold"),
+        "D2": ("BOOKED", "ann", "sold by phone"),
+        "D3": ("CLEARED", None, "D4 takes its place"),
+        "D4": ("OPEN", None, None),
+    }
+    sold = rows["D2"]
+    assert (sold["kind"], sold["subject"], sold["ours"], sold["theirs"]) == ("MANUAL_TRADE", "SYNA", "5", "1")
+    assert (sold["quantity"], sold["price"], sold["worth"], sold["needs_acceptance"]) == (D(-4), D(11), D(44), True)
+    assert (sold["evidence"], sold["settled_at"]) == ('{"asked_at":"14:30","average_price":"9.9"}', desk.at)
+    (lot,) = [row for row in rows_of(desk, "lots") if row["symbol"] == "SYNA"]
+    assert (lot["state"], lot["quantity"], lot["realized_pnl"]) == ("OPEN", D(1), D(4))
+    (pnl,) = rows_of(desk, "pnl_daily")
+    assert (pnl["strategy"], pnl["realized_pnl"], pnl["closings"], pnl["wins"]) == ("vwap", D(4), 1, 1)
+    assert [row["kind"] for row in rows_of(desk, "equity")] == ["cash", "fill", "adjustment", "adjustment", "day"]
+    told = [(row["level"], row["subject"], row["message"]) for row in rows_of(desk, "alerts")]
+    assert ("warning", "cash", "D1: 1 of cash, by reconciliation: under the threshold") in told
+    assert ("warning", "SYNA", "D2: -4 at 11, by ann: sold by phone") in told
+    waits = "D2 MANUAL_TRADE: the broker has 1, the ledger 5; it waits to be accepted"
+    assert ("critical", "SYNA", waits) in told
+
+
+def test_a_lot_that_an_adjustment_took_out_says_so_and_a_split_keeps_the_position_where_it_was() -> None:
+    desk = Desk()
+    desk.trade(Side.BUY, "4", "10", "vwap")
+    opened_at = desk.at
+    desk.wait(DAY)
+    desk.do(ReportDifference(desk.at, DifferenceKind.CORPORATE_ACTION, "SYNA", "4", "8", D(4)))
+    (position,) = rows_of(desk, "positions")
+    assert (position["quantity"], position["average_price"], position["opened_at"]) == (D(8), D(5), opened_at)
+    desk.do(ReportDifference(desk.at, DifferenceKind.UNKNOWN, "SYNA", "8", "0", D(-8), D(3)))
+    assert sorted(row["state"] for row in rows_of(desk, "lots")) == ["ADJUSTED", "MERGED"]
+    assert rows_of(desk, "positions") == []
+
+
+def test_income_is_profit_of_its_day_and_no_deposit() -> None:
+    desk = Desk(deposit="1000")
+    desk.do(ReportCash(desk.at, "d-1", "DIVIDEND", D("2.5"), "SYNA"), ReportCash(desk.at, "i", "INTEREST", D(-1), ""))
+    (row,) = rows_of(desk, "pnl_daily")
+    assert (row["symbol"], row["strategy"], row["income"], row["realized_pnl"]) == ("", "", D("1.5"), D(0))
+    (limits,) = rows_of(desk, "daily_limits")
+    assert (limits["start_equity"], limits["equity"], limits["pnl"]) == (D(1000), D("1001.5"), D("1.5"))
+    assert rows_of(desk, "equity")[-1]["peak"] == D("1002.5")
+
+
+def test_a_replaced_order_and_its_replacement_point_at_each_other() -> None:
+    desk = Desk()
+    old = desk.order(Side.BUY, "5", strategy="vwap")
+    desk.do(ReportSubmitted(desk.at, desk.at, old, "b-1"))
+    desk.fill(old, "x-1", "1", "10")
+    desk.do(ReplaceOrder(desk.wait(), old, "less", D(3)))
+    new = desk.state.orders[old].replacement_id
+    (row,) = rows_of(desk, "orders")
+    assert (row["state"], row["replacement_id"]) == ("PARTIALLY_FILLED", new)
+    desk.do(ReportReplaced(desk.at, desk.at, old, new, "b-2", D(3), None, None, TimeInForce.DAY))
+    desk.fill(new, "x-2", "3", "10", commission="0.5")
+    first, second = rows_of(desk, "orders")
+    assert (first["state"], first["reason"], first["replacement_id"]) == ("CANCELED", f"replaced by {new}", new)
+    assert (second["state"], second["replaces"], second["strategy"], second["attempts"]) == ("FILLED", old, "vwap", 1)
+    assert (second["quantity"], second["broker_order_id"], second["requested_at"]) == (D(3), "b-2", desk.at)
+    steps = [
+        (row["client_order_id"], row["trigger"], row["to_state"])
+        for row in rows_of(desk, "order_transitions")
+        if row["trigger"] in ("replaced", "replacement")
+    ]
+    assert steps == [(old, "replaced", "CANCELED"), (new, "replacement", "SUBMITTED")]
+    (strategy,) = rows_of(desk, "strategies")
+    assert (strategy["executions"], strategy["commissions"]) == (2, D("0.5"))
+    assert [row["strategy"] for row in rows_of(desk, "pnl_daily")] == ["vwap"]
+
+
 def test_each_strategy_has_its_own_account_of_itself() -> None:
     desk = Desk()
     desk.bar("10")
@@ -391,6 +566,7 @@ QUANTITIES = st.sampled_from(["1", "2", "0.3", "0.123456789"])
 SIDES = st.sampled_from([Side.BUY, Side.SELL])
 SYMBOLS = st.sampled_from(["SYNA", "SYNB"])
 PICK = st.integers(0, 7)
+SIGNS = st.sampled_from([1, -1])
 
 
 def _pick(desk: Desk, number: int) -> str:
@@ -419,6 +595,60 @@ def _correct(desk: Desk, number: int, quantity: str, price: str, name: str) -> C
     return ReportCorrection(desk.at, desk.at, order, previous, name, D(quantity), D(price))
 
 
+def _quote(desk: Desk, symbol: str, price: str) -> object:
+    when = desk.wait(MINUTE / 10)
+    return desk.do(ReportQuote(when, when, symbol, D(price), 1, D(price) + D("0.02"), 1, "synthetic"))
+
+
+def _corrected_bar(desk: Desk, symbol: str, price: str) -> object:
+    last = desk.state.last_bars[symbol, "1m"]
+    return desk.do(ReportCorrectedBar(desk.at, _flat_bar(symbol, D(price), last)))
+
+
+def _replace(desk: Desk, number: int, quantity: str, how: int) -> None:
+    order = _pick(desk, number)
+    desk.do(ReplaceOrder(desk.at, order, "dreamt", D(quantity)))
+    new = desk.state.orders[order].replacement_id
+    if how % 3 == 0:
+        desk.do(ReportReplaceRejected(desk.at, desk.at, order, "not open"))
+    elif new and how % 3 == 1:
+        desk.do(ReportReplaced(desk.at, desk.at, order, new, f"b-{new}", D(quantity), None, None, TimeInForce.DAY))
+
+
+def _differ(desk: Desk, symbol: str, change: Decimal, price: Decimal, kind: str = "UNKNOWN") -> object:
+    ours = desk.state.positions.get(symbol, D(0))
+    theirs = ours + change
+    return desk.do(ReportDifference(desk.at, DifferenceKind(kind), symbol, str(ours), str(theirs), change, price))
+
+
+def _split(desk: Desk, symbol: str, ratio: Decimal) -> None:
+    change = (desk.state.positions.get(symbol, D(0)) * (ratio - 1)).quantize(D("1e-9"))
+    if change:
+        _differ(desk, symbol, change, D(0), "CORPORATE_ACTION")
+
+
+def _differ_in_cash(desk: Desk, amount: Decimal) -> object:
+    ours, theirs = str(desk.state.cash), str(desk.state.cash + amount)
+    return desk.do(ReportDifference(desk.at, DifferenceKind.CASH, CASH, ours, theirs, amount=amount))
+
+
+def _settle(desk: Desk, number: int, *, accept: bool) -> None:
+    if not desk.state.differences:
+        return
+    found = list(desk.state.differences.values())[number % len(desk.state.differences)]
+    if accept:
+        desk.do(AcceptDifference(desk.at, found.difference_id, "ann", "looked"))
+    else:
+        desk.do(ReportAgreement(desk.at, found.subject, "agreed"))
+
+
+def _kill(desk: Desk, *, done: bool) -> None:
+    desk.do(ActivateKillSwitch(desk.at, "ann", "dreamt"))
+    if done:
+        desk.do(CompleteKillSwitch(desk.at, "nothing left"))
+    desk.do(ResumeTrading(desk.at, "ann", "awake"))
+
+
 Step = Callable[[Desk, int], object]
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda p, s: lambda desk, _n: desk.bar(p, s), PRICES, SYMBOLS),
@@ -441,6 +671,19 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda q: lambda desk, n: desk.do(ReportFee(desk.at, f"fee-{n}", "SEC", D(q), "fee")), QUANTITIES),
     st.builds(lambda q: lambda desk, n: desk.do(ReportCash(desk.at, f"c-{n}", "WITHDRAWAL", -D(q), "out")), QUANTITIES),
     st.builds(lambda h: lambda desk, _n: desk.wait(timedelta(hours=h)), st.integers(1, 30)),
+    st.builds(lambda p, s: lambda desk, _n: _quote(desk, s, p), PRICES, SYMBOLS),
+    st.builds(lambda p, s: lambda desk, _n: _corrected_bar(desk, s, p), PRICES, SYMBOLS),
+    st.builds(lambda i, q: lambda desk, n: _replace(desk, i, q, n), PICK, QUANTITIES),
+    st.builds(lambda i: lambda desk, _n: desk.do(ReportAbsent(desk.at, desk.at, _pick(desk, i))), PICK),
+    st.builds(lambda s: lambda desk, _n: desk.do(ClosePosition(desk.at, s, "ann", "home")), SYMBOLS),
+    st.builds(lambda q, p, s, n: lambda desk, _n: _differ(desk, s, n * D(q), D(p)), QUANTITIES, PRICES, SYMBOLS, SIGNS),
+    st.builds(lambda r, s: lambda desk, _n: _split(desk, s, D(r)), st.sampled_from(["2", "0.5", "1.5", "0"]), SYMBOLS),
+    st.builds(lambda q, n: lambda desk, _n: _differ_in_cash(desk, n * D(q)), st.sampled_from(["0.5", "60"]), SIGNS),
+    st.builds(lambda i, accept: lambda desk, _n: _settle(desk, i, accept=accept), PICK, st.booleans()),
+    st.builds(
+        lambda q, n: lambda desk, m: desk.do(ReportCash(desk.at, f"d-{m}", "DIVIDEND", n * D(q), "")), QUANTITIES, SIGNS
+    ),
+    st.builds(lambda done: lambda desk, _n: _kill(desk, done=done), st.booleans()),
 )
 
 
@@ -481,11 +724,18 @@ def test_after_any_history_the_tables_agree_with_the_state_that_decides(steps: l
         for total, column in ((state.realized_pnl, "realized_pnl"), (state.commissions, "commissions")):
             assert sum(row[column] for row in daily) == sum(row[column] for row in own) == total
             assert sum(row[column] for row in limits) == total
+        assert sum(row["income"] for row in daily) == state.income
+        found = {row["difference_id"]: row["state"] for row in tables.rows("differences")}
+        assert len(found) == state.differences_total
+        assert {name for name, stands in found.items() if stands == "OPEN"} == set(state.differences)
         assert sum(row["fees"] for row in daily) == sum(row["fees"] for row in limits) == state.fees
         booked = [row["commission"] for row in tables.rows("executions") if row["status"] == "BOOKED"]
         assert sum(booked) == state.commissions
-        held = [row for row in tables.rows("lots") if row["state"] == "OPEN"]
-        assert sum(row["quantity"] for row in held) == sum(state.positions.values())
+        held = [(row["lot_id"], row["quantity"]) for row in tables.rows("lots") if row["state"] == "OPEN"]
+        assert sorted(held) == sorted((lot.lot_id, lot.quantity) for lots in state.lots.values() for lot in lots)
+    redecide(
+        Recorded(row[0], from_microseconds(row[5]), row[6], row[7], decode(row[3], row[8])) for row in desk.journal.rows
+    )
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

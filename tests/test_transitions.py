@@ -4,20 +4,20 @@ import pytest
 
 from commands.base import Command
 from commands.broker_reports import (
-    ReportBust,
     ReportCanceled,
-    ReportCorrection,
     ReportExpired,
-    ReportFill,
     ReportRejected,
+    ReportReplaced,
     ReportSubmitted,
     ReportUnknownOrder,
+    ReportUnknownStatus,
 )
+from commands.executions import ReportBust, ReportCorrection, ReportFill
 from mqd_ledger import events as e
 from mqd_ledger.errors import IllegalTransition
 from mqd_ledger.orders import TERMINAL, TRANSITIONS, Trigger, mermaid, transition
 from mqd_ledger.state import State
-from mqd_ledger.values import Anomaly, LotCause, OrderState
+from mqd_ledger.values import Anomaly, LotCause, OrderState, TimeInForce
 from tests.dsl import BUY, OPENING, D, Given, given, kinds, sent, working, world
 
 S, T = OrderState, Trigger
@@ -26,32 +26,33 @@ S, T = OrderState, Trigger
 LIFE = {
     S.PENDING: {
         T.DENIED: "REJECTED", T.SUBMITTED: "SUBMITTED", T.REJECTED: "REJECTED", T.PARTIAL_FILL: "PARTIALLY_FILLED!",
-        T.FULL_FILL: "FILLED!", T.CANCELED: "CANCELED", T.EXPIRED: "EXPIRED",
+        T.FULL_FILL: "FILLED!", T.CANCELED: "CANCELED", T.EXPIRED: "EXPIRED", T.REPLACED: "CANCELED",
     },
     S.SUBMITTED: {
         T.REJECTED: "REJECTED", T.PARTIAL_FILL: "PARTIALLY_FILLED", T.FULL_FILL: "FILLED", T.CANCELED: "CANCELED",
-        T.EXPIRED: "EXPIRED",
+        T.EXPIRED: "EXPIRED", T.REPLACED: "CANCELED",
     },
     S.PARTIALLY_FILLED: {
         T.SUBMITTED: "PARTIALLY_FILLED", T.REJECTED: "REJECTED!", T.PARTIAL_FILL: "PARTIALLY_FILLED",
         T.FULL_FILL: "FILLED", T.CANCELED: "CANCELED", T.EXPIRED: "EXPIRED", T.BUSTED: "PARTIALLY_FILLED!",
-        T.CORRECTED: "PARTIALLY_FILLED!",
+        T.CORRECTED: "PARTIALLY_FILLED!", T.REPLACED: "CANCELED",
     },
     S.FILLED: {
         T.SUBMITTED: "FILLED", T.REJECTED: "FILLED!", T.PARTIAL_FILL: "FILLED", T.FULL_FILL: "FILLED!",
         T.CANCELED: "FILLED!", T.EXPIRED: "FILLED!", T.BUSTED: "FILLED!", T.CORRECTED: "FILLED!",
+        T.REPLACED: "FILLED!",
     },
     S.CANCELED: {
         T.SUBMITTED: "CANCELED", T.REJECTED: "CANCELED!", T.PARTIAL_FILL: "CANCELED!", T.FULL_FILL: "CANCELED!",
-        T.EXPIRED: "CANCELED", T.BUSTED: "CANCELED!", T.CORRECTED: "CANCELED!",
+        T.EXPIRED: "CANCELED", T.BUSTED: "CANCELED!", T.CORRECTED: "CANCELED!", T.REPLACED: "CANCELED",
     },
     S.EXPIRED: {
         T.SUBMITTED: "EXPIRED", T.REJECTED: "EXPIRED!", T.PARTIAL_FILL: "EXPIRED!", T.FULL_FILL: "EXPIRED!",
-        T.CANCELED: "EXPIRED", T.BUSTED: "EXPIRED!", T.CORRECTED: "EXPIRED!",
+        T.CANCELED: "EXPIRED", T.BUSTED: "EXPIRED!", T.CORRECTED: "EXPIRED!", T.REPLACED: "EXPIRED",
     },
     S.REJECTED: {
         T.SUBMITTED: "REJECTED!", T.PARTIAL_FILL: "REJECTED!", T.FULL_FILL: "REJECTED!", T.CANCELED: "REJECTED",
-        T.EXPIRED: "REJECTED", T.BUSTED: "REJECTED!", T.CORRECTED: "REJECTED!",
+        T.EXPIRED: "REJECTED", T.BUSTED: "REJECTED!", T.CORRECTED: "REJECTED!", T.REPLACED: "REJECTED",
     },
 }  # fmt: skip
 
@@ -108,6 +109,7 @@ def fills(quantity: str, filled: str, execution: str = "x", leaves: str = "0") -
 BUST = ReportBust(NOW, NOW, "o", "x", "SPY", BUY, D(10), D(100))
 CANCELED, EXPIRED = e.OrderCanceled(NOW, "o", "asked"), e.OrderExpired(NOW, "o", "close")
 REJECTED = e.OrderRejected(NOW, "o", "no")
+REPLACED = ReportReplaced(NOW, NOW, "o", "o2", "b2", D(5), D(101), None, TimeInForce.DAY)
 FILLED = fills("10", "10")
 
 # Each anomaly: what had happened, the report that surprises, the state afterwards and the position.
@@ -141,6 +143,8 @@ SURPRISES: list[tuple[Anomaly, tuple[e.Event, ...], Command, OrderState, str]] =
     ),
     (Anomaly.UNKNOWN_ORDER, (), ReportUnknownOrder(NOW, NOW, "o", "b", "SPY", BUY, D(10)), S.SUBMITTED, "0"),
     (Anomaly.UNKNOWN_EXECUTION, SUBMITTED, BUST, S.SUBMITTED, "0"),
+    (Anomaly.UNKNOWN_STATUS, SUBMITTED, ReportUnknownStatus(NOW, NOW, "o", "suspended"), S.SUBMITTED, "0"),
+    (Anomaly.CANCEL_AFTER_FILL, (*SUBMITTED, *FILLED), REPLACED, S.FILLED, "10"),
 ]
 
 

@@ -195,7 +195,7 @@ def test_two_strategies_of_one_name_keep_their_positions_apart(here: Path, capsy
     ]
     assert started.strategies[1].parameters["every"] == 4, "parameters are recorded as what they are"
     assert started.strategies[1].parameters["symbols"] == []
-    assert all(finding.passed for finding in verify(here / "paper.ledger", app.MODES["rerun"].reactors))
+    assert all(finding.passed for finding in verify(here / "paper.ledger", app.reactors_of))
 
 
 def test_a_strategy_that_leaves_its_directory_can_still_be_halted(

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from mqd_ledger import events as e
+from mqd_ledger.envelope import decode
 from mqd_ledger.errors import BadInput, LedgerUnreadable
 from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.policy import Policy
@@ -177,6 +178,19 @@ def test_money_is_added_exactly(tmp_path: Path) -> None:
     result = run_query(ledger, "select sum(last_price) as total from fills")
     assert result == Result(("total",), (MONEY.upper(),), [(D("12345678901234568890.423456789"),)])
     assert value(ledger, "select sum(last_quantity * last_price) from fills where last_price < 1") == D("0.09")
+
+
+def test_every_column_of_every_view_says_something_of_the_stored_examples(tmp_path: Path) -> None:
+    lines = (ROOT / "tests/golden/events.jsonl").read_bytes().splitlines()
+    examples = [msgspec.json.decode(line) for line in lines]
+    record(tmp_path / "a.ledger", [decode(one["type"], msgspec.json.encode(one["payload"])) for one in examples])
+    silent = {"fills.cumulative_quantity", "risk_checks.allowed"}  # nothing where it is not known, or no limit
+    for name in set(names()) & set(VIEWS):
+        columns = list(VIEWS[name].columns)
+        counted = ", ".join(f'count("{column}")' for column in columns)
+        (counts,) = run_query(tmp_path / "a.ledger", f"select {counted} from {name}").rows
+        nothing = {f"{name}.{column}" for column, count in zip(columns, counts, strict=True) if not count}
+        assert nothing <= silent
 
 
 def test_the_views_say_what_was_recorded(small: Path) -> None:

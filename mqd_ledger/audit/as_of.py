@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mqd_ledger.chain import Row
 from mqd_ledger.envelope import decode
 from mqd_ledger.errors import BadInput
+from mqd_ledger.events import Event, OrderAdopted, OrderEvent, OrderRequested
 from mqd_ledger.evolve import evolve
 from mqd_ledger.log import LogReader
 from mqd_ledger.projector import project
@@ -34,8 +35,13 @@ def as_of(ledger: Path, until: datetime, by: Literal["recorded", "event"]) -> di
 
         def rows() -> Iterator[Row]:
             nonlocal count
+            unborn: set[int] = set()  # positions of events whose order, by the times given, was not there yet
             for row in _until(log, microseconds(until), by):
-                evolve(state, decode(row[3], row[8]))
+                event = decode(row[3], row[8])
+                if row[7] in unborn or _is_unborn(event, state):
+                    unborn.add(row[0])
+                    continue
+                evolve(state, event)
                 count += 1
                 yield row
 
@@ -62,6 +68,12 @@ def _until(log: LogReader, instant: int, by: Literal["recorded", "event"]) -> It
             return
         if by == AS_KNOWN or row[4] <= instant:
             yield row
+
+
+def _is_unborn(event: Event, state: State) -> bool:
+    """The broker's clock may be behind ours: then an order's first reports are of a time before it was asked for."""
+    is_birth = isinstance(event, OrderRequested | OrderAdopted)
+    return isinstance(event, OrderEvent) and not is_birth and event.client_order_id not in state.orders
 
 
 def limits_of(state: State) -> dict[str, Any]:

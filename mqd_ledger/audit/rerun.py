@@ -4,18 +4,16 @@
 code as well, so it needs the strategies to be there.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from mqd_ledger.engine import Engine, Reactor, rehearse
+from mqd_ledger.engine import Engine, rehearse
 from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BrokenPromise
 from mqd_ledger.events import Event, RunStarted
 from mqd_ledger.log import LogReader
-from mqd_ledger.runs import fold
-from mqd_ledger.state import State
+from mqd_ledger.runs import MakeReactors, fold
 from mqd_ledger.strategies import registry
-from mqd_ledger.strategies.base import Strategy
 
 
 class _NothingMore:
@@ -28,7 +26,10 @@ class _NothingMore:
         )
 
 
-def rerun(log: LogReader, reactors: Callable[[State, Mapping[str, Strategy]], Iterable[Reactor]]) -> int:
+ReactorsOf = Callable[[str], MakeReactors]  # by the mode of a run
+
+
+def rerun(log: LogReader, reactors_of: ReactorsOf) -> int:
     """Rehearse every run of a log; how many there were. The first event that comes out differently raises."""
     started = list(log.replay(types=stored_names(RunStarted)))
     starts = [recorded.position for recorded in started]
@@ -37,6 +38,6 @@ def rerun(log: LogReader, reactors: Callable[[State, Mapping[str, Strategy]], It
         assert isinstance(recorded.event, RunStarted)
         specs = recorded.event.strategies
         strategies = {spec.strategy: registry.load(spec.strategy, spec.source, spec.parameters)[1] for spec in specs}
-        engine = Engine(state, _NothingMore(), reactors(state, strategies))
+        engine = Engine(state, _NothingMore(), reactors_of(recorded.event.mode)(state, strategies))
         rehearse(engine, log.replay(after=start - 1, upto=end - 1))
     return len(starts)

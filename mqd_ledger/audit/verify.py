@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from mqd_ledger import chain
 from mqd_ledger.audit.redecide import redecide
-from mqd_ledger.audit.rerun import rerun
+from mqd_ledger.audit.rerun import ReactorsOf, rerun
 from mqd_ledger.errors import BadInput, BrokenPromise, LedgerError
 from mqd_ledger.log import LogReader
 from mqd_ledger.projector import Projector, Tables, project
-from mqd_ledger.runs import MakeReactors
+from mqd_ledger.snapshots import Snapshots, wrong_fields
 from projections import TABLES
 
 
@@ -23,13 +23,14 @@ class Finding(NamedTuple):
     detail: str
 
 
-def verify(ledger: Path, rerun_with: MakeReactors | None = None) -> list[Finding]:
+def verify(ledger: Path, rerun_with: ReactorsOf | None = None) -> list[Finding]:
     """Every proof that can be tried, in order; with reactors, also that strategies and broker would do the same again."""
     with LogReader.open(ledger) as log:
         findings = [_chain(log), _storage(log)]
         if findings[0].passed:
             findings.append(_decisions(log))
             findings.append(_projections(ledger, log))
+            findings += _snapshot(ledger, log)
             if rerun_with is not None:
                 findings.append(_rerun(log, rerun_with))
     return findings
@@ -67,7 +68,20 @@ def _decisions(log: LogReader) -> Finding:
     return Finding("decisions", passed=True, detail=f"{count} recorded inputs give the recorded events again")
 
 
-def _rerun(log: LogReader, reactors: MakeReactors) -> Finding:
+def _snapshot(ledger: Path, log: LogReader) -> list[Finding]:
+    """What the next start would begin with, against a fold of the whole log; nothing where there is none."""
+    snapshots = Snapshots(ledger, read_only=True)
+    compared = wrong_fields(log, snapshots)
+    if compared is None:
+        return []
+    position, wrong = compared
+    if wrong:
+        detail = f"the state kept at event {position} has another {', '.join(wrong)} than the log gives; delete {snapshots.folder}"
+        return [Finding("snapshot", passed=False, detail=detail)]
+    return [Finding("snapshot", passed=True, detail=f"the state kept at event {position} is what the log gives")]
+
+
+def _rerun(log: LogReader, reactors: ReactorsOf) -> Finding:
     try:
         count = rerun(log, reactors)
     except (BrokenPromise, BadInput) as different:

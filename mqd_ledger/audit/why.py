@@ -11,7 +11,7 @@ from mqd_ledger.engine import Recorded
 from mqd_ledger.envelope import decode, stored_names
 from mqd_ledger.errors import BadInput
 from mqd_ledger.log import LogReader
-from mqd_ledger.values import from_microseconds, plain
+from mqd_ledger.values import LotCause, from_microseconds, plain
 
 
 class Step(NamedTuple):
@@ -33,16 +33,32 @@ def explain(ledger: Path, order: str) -> Explanation:
     """The story of an order, given by its client_order_id or the end of it."""
     with LogReader.open(ledger) as log:
         client_order_id = _find(log, order, ledger)
-        own = _stream(log, f"order-{client_order_id}")
-        story = {recorded.position: recorded for recorded in (*_causes(log, own[0]), *own, *_books(log, own))}
+        story = {recorded.position: recorded for recorded in _story(log, client_order_id)}
     return Explanation(client_order_id, tuple(_step(story[position]) for position in sorted(story)))
+
+
+def _story(log: LogReader, client_order_id: str) -> Iterator[Recorded]:
+    """What led to the order, its own life, its books; of a replacement, first the same of the order that it replaced."""
+    own = _stream(log, f"order-{client_order_id}")
+    if not own or not isinstance(own[0].event, e.OrderRequested | e.OrderAdopted):
+        for replaced in log.replay(types=stored_names(e.OrderReplaced)):
+            if isinstance(replaced.event, e.OrderReplaced) and replaced.event.replacement_id == client_order_id:
+                yield from _story(log, replaced.event.client_order_id)
+    if own:
+        yield from _causes(log, own[0])
+        yield from own
+        yield from _books(log, own)
 
 
 def _find(log: LogReader, order: str, ledger: Path) -> str:
     if log.stream(f"order-{order}"):
         return order
-    asked = log.replay(types=stored_names(e.OrderRequested, e.OrderAdopted))
-    names = [recorded.event.client_order_id for recorded in asked if isinstance(recorded.event, e.OrderEvent)]
+    born = log.replay(types=stored_names(e.OrderRequested, e.OrderAdopted, e.OrderReplaced))
+    names = [
+        event.replacement_id if isinstance(event, e.OrderReplaced) else event.client_order_id
+        for event in (recorded.event for recorded in born)
+        if isinstance(event, e.OrderEvent)
+    ]
     ending = [name for name in names if name.endswith(order)]
     if len(ending) == 1:
         return ending[0]
@@ -67,14 +83,24 @@ def _causes(log: LogReader, recorded: Recorded) -> Iterator[Recorded]:
 
 def _books(log: LogReader, own: list[Recorded]) -> Iterator[Recorded]:
     """The lots that the order's executions opened and closed, and what later became of those it opened."""
-    fills = [recorded.event for recorded in own if isinstance(recorded.event, e.OrderFilled)]
+    fills = [recorded.event for recorded in own if isinstance(recorded.event, e.OrderFilled | e.ExecutionCorrected)]
     if not fills:
         return
-    executions = [fill.execution_id for fill in fills]
+    executions = {fill.execution_id for fill in fills}
+    lots = set(executions)
+    parted = ""  # the adjustment that puts a lot of ours into another
     for recorded in _stream(log, f"lots-{fills[0].symbol}"):
         entry = recorded.event
-        if isinstance(entry, e.LotEvent) and (entry.execution_id in executions or entry.lot_id in executions):
-            yield recorded
+        assert isinstance(entry, e.LotEvent)
+        if isinstance(entry, e.LotOpened) and entry.execution_id == parted and entry.lot_id != parted:
+            lots.add(entry.lot_id)
+        if entry.execution_id not in executions and entry.lot_id not in lots:
+            continue
+        parted = entry.execution_id if isinstance(entry, e.LotClosed) and entry.cause is LotCause.MERGE else ""
+        lead = next(log.replay(after=recorded.causation - 1, upto=recorded.causation), None)
+        if lead is not None and isinstance(lead.event, e.DifferenceFound | e.AdjustmentBooked):
+            yield lead
+        yield recorded
 
 
 def _money(value: Any) -> str:
@@ -92,8 +118,40 @@ def _checks(event: e.OrderApproved | e.OrderDenied) -> tuple[tuple[str, str], ..
     )
 
 
-def _size(event: e.OrderRequested) -> str:
+def _size(event: e.OrderRequested | e.OrderAdopted) -> str:
     return f"{plain(event.quantity)} shares of" if event.quantity is not None else f"${_money(event.notional)} of"
+
+
+def _lot_closed(event: e.LotClosed) -> str:
+    parts = {
+        LotCause.TRADE: "closed",
+        LotCause.MERGE: "put into another lot",
+        LotCause.BUST: "undone",
+        LotCause.ADJUSTMENT: "taken out by an adjustment",
+    }
+    what = f"{_money(event.quantity)} of lot {event.lot_id} {parts[event.cause]} at {_money(event.price)}"
+    return f"{what}: realized P&L {_money(event.realized_pnl)}"
+
+
+def _replacement(event: e.ReplaceRequested) -> str:
+    changes = {"quantity": event.quantity, "limit": event.limit_price, "stop": event.stop_price}
+    said = [f"{name} {plain(value)}" for name, value in changes.items() if value is not None]
+    said += [event.time_in_force] if event.time_in_force is not None else []
+    return f"to be replaced by {event.replacement_id} with {', '.join(said) or 'nothing else'}: {event.reason}"
+
+
+def _replaced(event: e.OrderReplaced) -> str:
+    prices = {"limit": event.limit_price, "stop": event.stop_price}
+    said = "".join(f", {name} {plain(value)}" for name, value in prices.items() if value is not None)
+    order = f"{plain(event.quantity)} shares{said} {event.time_in_force}"
+    return f"replaced by {event.replacement_id}: {order}; the broker has it as {event.broker_order_id}"
+
+
+def _adjustment(event: e.AdjustmentBooked) -> str:
+    shares = f"{_money(event.quantity)} shares of {event.symbol} at {_money(event.price)}" if event.quantity else ""
+    cash = f"{_money(event.amount)} of cash" if event.amount else ""
+    booked = " and ".join(part for part in (shares, cash) if part) or "nothing"
+    return f"{event.operator} booked {booked} for {event.difference_id}: {event.reason}"
 
 
 # What each event says in one sentence; one that has no row here says its fields.
@@ -107,7 +165,15 @@ TEXTS: Mapping[type[e.Event], Callable[[Any], str]] = MappingProxyType(
         e.OrderRequested: lambda v: f"{v.side} {_size(v)} {v.symbol}, {v.order_type} {v.time_in_force}",
         e.OrderApproved: lambda v: f"the risk gate passed all {len(v.checks)} checks",
         e.OrderDenied: lambda v: f"the risk gate denied it: {'; '.join(v.reasons)}",
-        e.OrderSent: lambda v: f"attempt {v.attempt} left for the broker",
+        e.PositionCloseRequested: lambda v: f"{v.symbol} closed because {v.reason} ({v.operator})",
+        e.OrderSent: lambda v: (
+            f"attempt {v.attempt} left for the broker"
+            + (
+                ": the one before never arrived, so the same order goes again under the same id"
+                if v.attempt > 1
+                else ""
+            )
+        ),
         e.OrderSubmitted: lambda v: f"the broker took it as {v.broker_order_id}",
         e.OrderRejected: lambda v: f"the broker rejected it: {v.reason}",
         e.OrderFilled: lambda v: (
@@ -120,9 +186,22 @@ TEXTS: Mapping[type[e.Event], Callable[[Any], str]] = MappingProxyType(
         e.OrderExpired: lambda v: f"expired: {v.reason}",
         e.OrderAnomalyFound: lambda v: f"{v.anomaly}: {v.detail}",
         e.LotOpened: lambda v: f"lot of {_money(v.quantity)} opened at {_money(v.cost_price)}",
-        e.LotClosed: lambda v: (
-            f"{_money(v.quantity)} of lot {v.lot_id} closed at {_money(v.price)}: realized P&L {_money(v.realized_pnl)}"
+        e.LotClosed: _lot_closed,
+        e.OrderAdopted: lambda v: (
+            f"not sent from here: {v.side} {_size(v)} {v.symbol}, {v.order_type} {v.time_in_force}, {v.broker_order_id} there"
         ),
+        e.ReplaceRequested: _replacement,
+        e.OrderReplaced: _replaced,
+        e.ReplaceRejected: lambda v: f"not replaced: {v.reason}",
+        e.ExecutionBusted: lambda v: f"{_money(v.last_quantity)} at {_money(v.last_price)} undone ({v.execution_id})",
+        e.ExecutionCorrected: lambda v: (
+            f"{_money(v.previous_quantity)} at {_money(v.previous_price)} became {_money(v.last_quantity)} at "
+            f"{_money(v.last_price)} ({v.previous_execution_id} is now {v.execution_id})"
+        ),
+        e.DifferenceFound: lambda v: (
+            f"{v.difference_id} {v.kind}: {v.subject} is {v.theirs} at the broker, {v.ours} in the ledger"
+        ),
+        e.AdjustmentBooked: _adjustment,
         e.LotReopened: lambda v: (
             f"{_money(v.quantity)} of lot {v.lot_id} open again, {_money(v.realized_pnl)} taken back"
         ),

@@ -16,12 +16,14 @@ from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_UP, Decimal
 from types import MappingProxyType
 
 from commands import Command
-from commands.broker_reports import ReportCanceled, ReportExpired, ReportFill, ReportRejected, ReportSubmitted
+from commands.broker_reports import ReportCanceled, ReportExpired, ReportRejected, ReportReplaced, ReportSubmitted
+from commands.executions import ReportFill
 from mqd_ledger import sessions
 from mqd_ledger.engine import Reaction
-from mqd_ledger.events import BarClosed, CancelRequested, Event, OrderSent
+from mqd_ledger.events import BarClosed, CancelRequested, Event, OrderSent, ReplaceRequested
 from mqd_ledger.orders import Order
 from mqd_ledger.policy import Commission, Slippage
+from mqd_ledger.remembering import KeepsNothing
 from mqd_ledger.state import State
 from mqd_ledger.values import CENT, QUANTITY_STEP, ZERO, Bar, Money, OrderType, Price, Quantity, Side, TimeInForce
 
@@ -91,26 +93,48 @@ COMMISSION: Mapping[str, Callable[[Commission, Quantity, Money], Money]] = Mappi
 )
 
 
-class SimulatedBroker:
+class SimulatedBroker(KeepsNothing):
     def __init__(self, state: State) -> None:
         self._state = state
 
     @property
     def reactions(self) -> dict[type[Event], Reaction]:
-        return {OrderSent: self._receive, CancelRequested: self._cancel, BarClosed: self._meet}
+        return {
+            OrderSent: self._receive,
+            CancelRequested: self._cancel,
+            ReplaceRequested: self._replace,
+            BarClosed: self._meet,
+        }
 
-    def _receive(self, event: OrderSent) -> Sequence[Command]:
+    def _receive(self, event: OrderSent, at: datetime) -> Sequence[Command]:
         order = self._state.orders[event.client_order_id]
-        at = event.occurred_at
         if order.order_type not in FILL_RULES or order.time_in_force not in TIMES_IN_FORCE:
             reason = f"the simulated broker does not take {order.order_type} orders {order.time_in_force}"
             return [ReportRejected(at, at, event.client_order_id, reason)]
         return [ReportSubmitted(at, at, event.client_order_id, f"sim-{event.client_order_id}")]
 
-    def _cancel(self, event: CancelRequested) -> Sequence[Command]:
-        return [ReportCanceled(event.occurred_at, event.occurred_at, event.client_order_id, event.reason)]
+    def _cancel(self, event: CancelRequested, at: datetime) -> Sequence[Command]:
+        return [ReportCanceled(at, at, event.client_order_id, event.reason)]
 
-    def _meet(self, event: BarClosed) -> Sequence[Command]:
+    def _replace(self, event: ReplaceRequested, at: datetime) -> Sequence[Command]:
+        order = self._state.orders[event.client_order_id]
+        if order.replacement_id != event.replacement_id:  # our own risk gate said no
+            return ()
+        return [
+            ReportReplaced(
+                at,
+                at,
+                event.client_order_id,
+                event.replacement_id,
+                f"sim-{event.replacement_id}",
+                event.quantity or order.leaves_quantity,
+                event.limit_price or order.limit_price,
+                event.stop_price or order.stop_price,
+                event.time_in_force or order.time_in_force,
+            )
+        ]
+
+    def _meet(self, event: BarClosed, at: datetime) -> Sequence[Command]:
         """The working orders of the bar's symbol meet it, the oldest first."""
         bar = event.bar
         orders = self._state.working.get(bar.symbol)
@@ -127,11 +151,11 @@ class SimulatedBroker:
             if order.time_in_force is TimeInForce.DAY and bar.start_at >= (
                 end := _day_ends(order.submitted_at, extended=order.extended_hours and has_extended_hours)
             ):
-                reports.append(ReportExpired(event.occurred_at, end, order.client_order_id, "the session closed"))
+                reports.append(ReportExpired(at, end, order.client_order_id, "the session closed"))
                 continue
             if not order.meets(bar):
                 continue
-            quantity, answers = self._execute(order, bar, available, event.occurred_at)
+            quantity, answers = self._execute(order, bar, available, at)
             reports += answers
             available = None if available is None else available - quantity
         return reports

@@ -1,11 +1,17 @@
-"""The verbs that change what may be traded: halt, reduce, resume."""
+"""The verbs that change what may be traded: halt, reduce, resume, kill, and reconcile, which accepts what the broker says."""
 
 import getpass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mqd_ledger.cli.options import examples, existing_ledger, ledger_option
+from mqd_ledger.cli.options import examples, existing_ledger, json_option, ledger_option
+from mqd_ledger.errors import BadInput
+
+if TYPE_CHECKING:  # nothing of it is needed to say what a verb does
+    from mqd_ledger.state import State
 
 reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever reads the log later.")
 
@@ -18,11 +24,15 @@ def operator() -> str:
         return "unknown"
 
 
-def _control(verb: str, ledger: Path | None, reason: str) -> None:
-    path = existing_ledger(ledger)
-    from mqd_ledger import app
+def clock() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251  the shell's clock, for what an operator does while nobody trades
 
-    click.echo(app.control(path, verb, operator(), reason))
+
+def _control(verb: str, ledger: Path | None, reason: str, argument: str = "") -> None:
+    path = existing_ledger(ledger)
+    from mqd_ledger import wishes
+
+    click.echo(wishes.carry_out(path, wishes.Wish(verb, operator(), reason, argument), clock))
 
 
 @click.command("halt", epilog=examples('halt --reason "the feed looks wrong"'))
@@ -54,3 +64,76 @@ def reduce(reason: str, ledger: Path | None) -> None:
 def resume(reason: str, ledger: Path | None) -> None:
     """Trade again after a halt or a reduce."""
     _control("resume", ledger, reason)
+
+
+@click.command("kill", epilog=examples('kill --reason "it buys what it should not"'))
+@reason_option
+@ledger_option
+@click.option("--loopback-url", metavar="URL", help="Of the ledger's loopback server, where that runs by itself.")
+def kill(reason: str, ledger: Path | None, loopback_url: str | None) -> None:
+    """Cancel every order and close every position, at once.
+
+    It is recorded first; then no new order goes out, every order is canceled, every position closed, and the broker asked until it
+    shows that nothing is left. It survives restarts; only a resume lets trading begin again. Where this program cannot be
+    started, `touch paper.ledger.kill` does the same to the run on paper.ledger.
+    """
+    path = existing_ledger(ledger)
+    from mqd_ledger import wishes
+    from mqd_ledger.cli import output
+
+    def finish(ledger: Path, state: "State") -> str:
+        from mqd_ledger.cli import desk
+
+        return desk.finish_kill(ledger, state, loopback_url)
+
+    output.say(wishes.kill(path, operator(), reason, clock, finish=finish))
+
+
+@click.command(
+    "reconcile",
+    epilog=examples("reconcile", 'reconcile --accept D3 --reason "sold by hand yesterday"', "reconcile --json"),
+)
+@click.option("--accept", "difference", metavar="ID", help="Book this difference: the books follow the broker.")
+@click.option("--reason", metavar="TEXT", help="Why it is accepted, for whoever reads the log later.")
+@ledger_option
+@json_option
+def reconcile(difference: str | None, reason: str | None, ledger: Path | None, as_json: bool) -> None:
+    """Show where the books differ from the broker's account, or accept a difference.
+
+    Small differences are booked unasked; a larger one halts trading until it is accepted. Accepting never sends an order: it
+    says that the broker is right. A difference that goes away by itself is closed without that.
+    """
+    path = existing_ledger(ledger)
+    if difference is not None:
+        if reason is None:
+            raise BadInput("Give --reason TEXT with --accept: why the books should follow the broker.")
+        _control("accept", ledger, reason, difference)
+        return
+    if reason is not None:
+        raise BadInput("--reason belongs to --accept ID; without it the differences are only shown.")
+    from mqd_ledger import wishes
+    from mqd_ledger.cli import output
+
+    found = wishes.differences(path)
+    if as_json:
+        output.print_json(found)
+        return
+    columns = (
+        output.Column("id", "difference_id"),
+        output.Column("kind", "kind"),
+        output.Column("subject", "subject"),
+        output.Column("ours", "ours", words=True),
+        output.Column("broker's", "theirs", words=True),
+        output.amount("worth", "worth"),
+        output.Column("since", "since", output.moment, optional=True),
+    )
+    evidence = output.Column("evidence", "evidence", words=True, optional=True)
+    output.table((*columns, evidence), found["open"], empty="No open difference to the broker's account.")
+    if found["open"]:
+        click.echo()
+        output.say('Accept one with: mqd-ledger reconcile --accept ID --reason "why the broker is right"')
+    if found["booked"]:
+        click.echo()
+        output.heading("Booked last:")
+        by = (output.Column("by", "operator"), output.Column("reason", "reason", words=True, optional=True))
+        output.table((*columns, *by), found["booked"], empty="")

@@ -58,7 +58,11 @@ def config() -> None:
     epilog=examples("config check", "config check --profile backtest --config mine.yaml --set risk.daily_loss_max=50"),
 )
 @click.option(
-    "--profile", type=click.Choice(["paper", "backtest"]), default="paper", show_default=True, help="Which mode's."
+    "--profile",
+    type=click.Choice(["paper", "live", "backtest"]),
+    default="paper",
+    show_default=True,
+    help="Which mode's.",
 )
 @config_option
 @set_option

@@ -48,11 +48,11 @@ def positions(ledger: Path | None, as_json: bool) -> None:
     path = existing_ledger(ledger)
     from mqd_ledger.cli import output
     from mqd_ledger.log import LogReader
-    from mqd_ledger.runs import fold
+    from mqd_ledger.snapshots import Snapshots, restore
 
     rows = _rows(path, "positions")
     with LogReader.open(path) as log:
-        marks = fold(log).marks if rows else {}
+        marks = restore(log, Snapshots(path, read_only=True)).marks if rows else {}
     for row in rows:
         price = marks[row["symbol"]].price if row["symbol"] in marks else None  # held, but no bar of it was seen
         value = None if price is None else row["quantity"] * price

@@ -34,11 +34,21 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
-        "run": Verb("Trade", "run", "run", "Trade on paper: simulated money over bars."),
+        "run": Verb("Trade", "run", "run", "Trade: on bars of a file, or with a broker."),
         "backtest": Verb("Trade", "run", "backtest", "Run a strategy over past bars and report what came of it."),
+        "loopback": Verb(
+            "Trade", "loopback", "loopback", "Serve a made-up Alpaca on this machine: REST and both streams."
+        ),
         "halt": Verb("Trade", "control", "halt", "Stop all trading until a resume."),
         "reduce": Verb("Trade", "control", "reduce", "Allow only orders that make positions smaller."),
         "resume": Verb("Trade", "control", "resume", "Trade again after a halt or a reduce."),
+        "kill": Verb("Trade", "control", "kill", "Cancel every order and close every position, at once."),
+        "reconcile": Verb(
+            "Trade",
+            "control",
+            "reconcile",
+            "Show where the books differ from the broker's account, or accept a difference.",
+        ),
         "status": Verb("Look", "look", "status", "Show the account: trading state, money, limits, last event."),
         "positions": Verb("Look", "look", "positions", "List what is held now."),
         "orders": Verb("Look", "look", "orders", "List orders, newest first."),
@@ -47,8 +57,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "why": Verb("Prove", "look", "why", "Tell why an order was sent, or was not, and what it earned."),
         "replay": Verb("Prove", "look", "replay", "Show everything as it was at an instant."),
         "verify": Verb("Prove", "look", "verify", "Prove that the ledger is whole and says what happened."),
+        "crashtest": Verb(
+            "Prove", "crashtest", "crashtest", "Kill a trading session at seeded places, and prove that it came back."
+        ),
         "init": Verb("Ledger", "ledger", "init", "Make a new, empty ledger."),
         "config": Verb("Ledger", "ledger", "config", "Check the settings."),
+        "doctor": Verb("Ledger", "doctor", "doctor", "Look whether everything that trading needs is in place."),
         "import": Verb("Ledger", "ledger", "import_", "Bring in bars, or an exported ledger."),
         "export": Verb("Ledger", "ledger", "export", "Write the whole log as Parquet or JSON Lines."),
         "backup": Verb("Ledger", "ledger", "backup", "Copy the ledger, also while another process writes it."),

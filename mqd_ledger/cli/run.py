@@ -56,9 +56,19 @@ param_option = click.option(
         "run --paper",
         "run --paper --bars SPY_1min.csv --zone America/New_York --speed 60",
         "run --paper --bars spy.parquet --strategy mine.py:Breakout --ledger spy.ledger",
+        "run --paper --broker loopback",
+        "run --paper --broker alpaca --symbols SPY,QQQ --ledger alpaca.ledger",
     ),
 )
-@click.option("--paper", is_flag=True, help="Simulated money. The only way to trade in this version.")
+@click.option("--paper", is_flag=True, help="Simulated money.")
+@click.option("--live", is_flag=True, help="Real money. Needs a live key and live_trading: true, and asks you.")
+@click.option(
+    "--broker",
+    metavar="NAME",
+    help="simulated (bars of a file), loopback (a made-up Alpaca here), or alpaca. Default: the settings' own.",
+)
+@click.option("--symbols", metavar="LIST", help="With a broker: what to trade, as SPY,QQQ.")
+@click.option("--loopback-url", metavar="URL", help="A loopback server that runs already; else one is started.")
 @bars_option
 @reading_bars
 @click.option("--speed", metavar="max|N", help="As fast as can be (the default), or N times faster than the clock.")
@@ -71,6 +81,10 @@ param_option = click.option(
 def run(  # noqa: PLR0913  one argument for each option
     *,
     paper: bool,
+    live: bool,
+    broker: str | None,
+    symbols: str | None,
+    loopback_url: str | None,
     bars: Path | None,
     symbol: str | None,
     zone: str | None,
@@ -83,22 +97,48 @@ def run(  # noqa: PLR0913  one argument for each option
     ledger: Path | None,
     as_json: bool,
 ) -> None:
-    """Trade on paper: simulated money over bars.
+    """Trade: on bars of a file, or with a broker.
 
-    Without --bars it plays synthetic bars, so that it works on a machine that has none. Stop it with Ctrl-C, or lose it to a
-    power cut: the same command goes on where its record ends. Ctrl-C twice ends it at once.
+    Without --bars and --broker it plays synthetic bars, so that it works on a machine that has none. Stop it with Ctrl-C, or lose
+    it to a power cut: the same command goes on where its record ends. Ctrl-C twice ends it at once.
     """
-    if not paper:
-        raise BadInput("Give --paper. This version trades simulated money only; live trading is not in it yet.")
+    if paper == live:
+        raise BadInput("Give --paper (simulated money) or --live (real money), one of the two.")
+    given = [*overrides, *_given(live=live, speed=speed, broker=broker, symbols=symbols)]
+    settings = _with_strategy(settings_of("live" if live else "paper", config, given), strategy, params)
+    path = ledger_path(settings.ledger if ledger is None else ledger)
+    reading = Reading(symbol, zone, strict)
+    if settings.broker != "simulated":
+        from mqd_ledger.cli import desk
+
+        desk.run(settings, path, desk.Wish(live, loopback_url, _market(bars, reading)), as_json=as_json)
+        return
+    if live or loopback_url is not None:
+        raise BadInput("--live and --loopback-url need a broker: give --broker alpaca, or --broker loopback.")
+    _run_simulated(settings, path, bars, reading, as_json=as_json)
+
+
+def _given(*, live: bool, speed: str | None, broker: str | None, symbols: str | None) -> "list[str]":
+    """Options that are settings, in the words of --set."""
+    is_loopback = broker == "loopback"
+    rows = {"loopback.speed" if is_loopback and not live else "speed": speed, "broker": broker, "symbols": symbols}
+    return [f"{key}={value}" for key, value in rows.items() if value is not None]
+
+
+def _market(bars: Path | None, reading: Reading) -> "list[str]":
+    """Which bars a loopback server of our own is to play, in the words of its own options."""
+    options = {"--bars": bars, "--symbol": reading.symbol, "--zone": reading.zone}
+    words = [word for option, value in options.items() if value is not None for word in (option, str(value))]
+    return [*words, *(["--strict"] if reading.strict else [])]
+
+
+def _run_simulated(settings: "Settings", path: Path, bars: Path | None, reading: Reading, *, as_json: bool) -> None:
     from mqd_ledger import app
     from mqd_ledger.cli import output, trading
     from mqd_ledger.runs import Controls
 
-    given = [*overrides, *([f"speed={speed}"] if speed is not None else [])]
-    settings = _with_strategy(settings_of("paper", config, given), strategy, params)
-    path = ledger_path(settings.ledger if ledger is None else ledger)
     controls = Controls(pace=pace(settings.speed))
-    file = _file_feed(settings, "paper", bars, Reading(symbol, zone, strict))
+    file = _file_feed(settings, "paper", bars, reading)
     with output.json_alone(wanted=as_json):
         specs = trading.specs_of(settings)
 

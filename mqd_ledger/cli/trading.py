@@ -35,7 +35,7 @@ def specs_of(settings: Settings) -> tuple[StrategySpec, ...]:
 
 
 def announce(mode: str, settings: Settings, specs: tuple[StrategySpec, ...], feed: Feed, ledger: str) -> None:
-    pairs = [("mode", f"{announcement(mode)}, simulated money and broker"), ("ledger", ledger)]
+    pairs = [("mode", announcement(mode)), ("ledger", ledger)]
     for place, sentence in enumerate(feed.stated):
         pairs.append(("" if place else "bars", sentence.removeprefix("bars: ")))
     for spec in specs:
@@ -133,11 +133,11 @@ def print_run(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool) -> Non
     click.echo(f'  mqd-ledger sql "{QUESTION}"{where}')
 
 
-def print_run_json(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool) -> None:
+def print_run_json(outcome: Outcome, feed: Feed, path: Path, *, stopped: bool, mode: str = "paper") -> None:
     state = outcome.state
     output.print_json(
         {
-            "mode": "paper",
+            "mode": mode,
             "ledger": path,
             **_common_json(outcome, feed, stopped=stopped),
             "orders": state.orders_total,

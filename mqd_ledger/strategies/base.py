@@ -14,23 +14,34 @@ must answer the same inputs with the same signals: no clock, no randomness, no f
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mqd_ledger.events import OrderFilled
 from mqd_ledger.orders import Order
 from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, Bar, Direction, Money, Price, Quantity, Symbol
+from mqd_ledger.values import INTERVALS, ZERO, Bar, Direction, Money, Price, Quantity, Symbol
 
 
 class StrategyParameters(BaseModel):
-    """Base of a strategy's parameters: unknown names are errors, values are frozen. Empty `symbols` means all."""
+    """Base of a strategy's parameters: unknown names are errors, values are frozen. Empty `symbols` means all; without an
+    `interval` a strategy is shown the feed's own bars, with one only bars of that length.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     symbols: tuple[str, ...] = ()
+    # Not recorded where nothing is asked for: runs that began before there was such a parameter go on.
+    interval: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_validator("interval")
+    @classmethod
+    def _is_an_interval(cls, interval: str | None) -> str | None:
+        if interval is not None and interval not in INTERVALS:
+            raise ValueError(f"allowed are {', '.join(INTERVALS)}")
+        return interval
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -105,3 +116,16 @@ class Strategy:
 
     def on_stop(self) -> None:
         """The run has ended in good order."""
+
+    def save(self) -> Any:
+        """All that this strategy knows, as JSON can hold it; it changes nothing. None says that it is not offered. A class that
+        inherits it has to say it again, for it may know more.
+        """
+        return None
+
+    def load(self, value: Any) -> None:
+        """Know what was saved, as JSON gives it back (lists for tuples, texts for decimals): called on a new strategy instead of
+        `on_start` and all that followed it, so that a long run goes on quickly after a restart. From there the same inputs have
+        to be answered with the same signals. Without it all recorded inputs are shown again, which cannot go wrong.
+        """
+        raise NotImplementedError

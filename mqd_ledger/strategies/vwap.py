@@ -2,6 +2,7 @@
 
 from collections import deque
 from decimal import Decimal
+from typing import Any
 
 from pydantic import Field
 
@@ -50,6 +51,20 @@ class VwapMeanReversion(Strategy):
         self._entry = (HUNDRED - parameters.entry_percent) / HUNDRED
         self._stop = (HUNDRED - parameters.stop_loss_percent) / HUNDRED
         self._target = (HUNDRED + parameters.take_profit_percent) / HUNDRED
+
+    def save(self) -> dict[str, Any]:
+        return {
+            symbol: {name: getattr(window, name) for name in _Window.__slots__ if name != "bars"}
+            | {"bars": list(window.bars)}
+            for symbol, window in self._windows.items()
+        }
+
+    def load(self, value: dict[str, Any]) -> None:
+        for symbol, saved in value.items():
+            window = self._windows[symbol] = _Window(self._lookback)
+            window.bars.extend((Decimal(price_volume), volume) for price_volume, volume in saved["bars"])
+            window.price_volume, window.volume = Decimal(saved["price_volume"]), saved["volume"]
+            window.entry_price = None if saved["entry_price"] is None else Decimal(saved["entry_price"])
 
     def on_bar(self, bar: Bar) -> Signals:
         window = self._windows.get(bar.symbol)

@@ -65,6 +65,20 @@ def _time(path: str) -> Field:
 
 _EVENT = {"position": "position", "occurred_at": "occurred_at"}
 _ENTRY = {**_EVENT, "entry": "split_part(type, '.', 1)"}
+_BAR: Mapping[str, Field | str] = {
+    "position": "position",
+    "symbol": _text("bar.symbol"),
+    "interval": _text("bar.interval"),
+    "start_at": _time("bar.start_at"),
+    "open": _money("bar.open"),
+    "high": _money("bar.high"),
+    "low": _money("bar.low"),
+    "close": _money("bar.close"),
+    "volume": _whole("bar.volume"),
+    "provider": _text("bar.provider"),
+    "occurred_at": "occurred_at",
+    "recorded_at": "recorded_at",
+}
 _CAUSES = {"correlation": "correlation", "causation": "causation"}
 _REASONS = """coalesce(array_to_string(from_json(payload->'$.reasons', '["varchar"]'), ' '), '')"""
 _FAILED_CHECKS = """array_to_string([c.name for c in from_json(payload->'$.checks',
@@ -73,22 +87,39 @@ _VERDICT = "case when type like 'OrderApproved.%' then 'APPROVED' else 'DENIED' 
 
 VIEWS: Mapping[str, View] = MappingProxyType(
     {
-        "bars": View(
-            (e.BarClosed,),
+        "bars": View((e.BarClosed,), _BAR),
+        "bars_aggregated": View((e.BarAggregated,), _BAR),
+        "bars_corrected": View((e.BarCorrected,), _BAR),
+        "quotes": View(
+            (e.QuoteTaken,),
             {
-                "position": "position",
-                "symbol": _text("bar.symbol"),
-                "interval": _text("bar.interval"),
-                "start_at": _time("bar.start_at"),
-                "open": _money("bar.open"),
-                "high": _money("bar.high"),
-                "low": _money("bar.low"),
-                "close": _money("bar.close"),
-                "volume": _whole("bar.volume"),
-                "provider": _text("bar.provider"),
-                "occurred_at": "occurred_at",
+                **_EVENT,
+                "symbol": _text("symbol"),
+                "bid": _money("bid"),
+                "bid_size": _whole("bid_size"),
+                "ask": _money("ask"),
+                "ask_size": _whole("ask_size"),
+                "provider": _text("provider"),
                 "recorded_at": "recorded_at",
             },
+        ),
+        "feed": View(
+            (e.FeedStale, e.FeedRecovered, e.FeedGapFilled, e.SymbolStatusChanged),
+            {
+                **_ENTRY,
+                "feed": _text("feed"),
+                "symbol": _text("symbol"),
+                "halted": Field(("halted",), "boolean"),
+                "status": _text("status"),
+                "first_start_at": _time("first_start_at"),
+                "last_start_at": _time("last_start_at"),
+                "bars": _whole("bars"),
+                "reason": _text("reason"),
+            },
+        ),
+        "sessions": View(
+            (e.SessionOpened, e.SessionEnding, e.SessionClosed),
+            {**_ENTRY, "session": _text("session"), "closes_at": _time("closes_at"), "policy": _text("policy")},
         ),
         "bars_rejected": View(
             (e.BarRejected,),
@@ -163,6 +194,22 @@ VIEWS: Mapping[str, View] = MappingProxyType(
                 "commission": _money("commission"),
                 "filled_quantity": _money("filled_quantity"),
                 "leaves_quantity": _money("leaves_quantity"),
+                "cumulative_quantity": _money("cumulative_quantity"),
+                **_CAUSES,
+            },
+        ),
+        "replacements": View(
+            (e.ReplaceRequested, e.OrderReplaced, e.ReplaceRejected),
+            {
+                **_ENTRY,
+                "client_order_id": _text("client_order_id"),
+                "replacement_id": _text("replacement_id"),
+                "broker_order_id": _text("broker_order_id"),
+                "quantity": _money("quantity"),
+                "limit_price": _money("limit_price"),
+                "stop_price": _money("stop_price"),
+                "time_in_force": _text("time_in_force"),
+                "reason": _text("reason"),
                 **_CAUSES,
             },
         ),
@@ -180,6 +227,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
                 "price": _money("price"),
                 "realized_pnl": _money("realized_pnl"),
                 "opened_at": _time("opened_at"),
+                "cause": _text("cause"),
             },
         ),
         # A fee is stored as what we pay; here it is what it does to the cash.
@@ -209,8 +257,54 @@ VIEWS: Mapping[str, View] = MappingProxyType(
             },
         ),
         "control": View(
-            (e.TradingHalted, e.TradingReduced, e.TradingResumed),
-            {**_ENTRY, "operator": _text("operator"), "reason": _text("reason")},
+            (
+                e.TradingHalted,
+                e.TradingReduced,
+                e.TradingResumed,
+                e.KillSwitchActivated,
+                e.KillSwitchCompleted,
+                e.PositionCloseRequested,
+            ),
+            {
+                **_ENTRY,
+                "operator": _text("operator"),
+                "reason": _text("reason", "detail"),
+                "symbol": _text("symbol"),
+            },
+        ),
+        "recovery": View(
+            (e.RecoveryStarted, e.RecoveryStepTaken),
+            {
+                **_ENTRY,
+                "run": _whole("run"),
+                "step": _whole("step"),
+                "name": _text("name"),
+                "passed": Field(("passed",), "boolean"),
+                "detail": _text("detail"),
+            },
+        ),
+        "adjustments": View(
+            (e.AdjustmentBooked,),
+            {
+                **_EVENT,
+                "difference_id": _text("difference_id"),
+                "symbol": _text("symbol"),
+                "quantity": _money("quantity"),
+                "price": _money("price"),
+                "amount": _money("amount"),
+                "operator": _text("operator"),
+                "reason": _text("reason"),
+            },
+        ),
+        # The way to the broker, whose account it leads to, and what came from there and could not be used.
+        "connection": View(
+            (e.AccountAttached, e.BrokerUnreachable, e.BrokerReachable, e.BrokerReportIgnored),
+            {
+                **_ENTRY,
+                "what": _text("what", "account_number"),
+                "detail": _text("detail", "reason", "environment"),
+                "raw": _text("raw"),
+            },
         ),
     }
 )

@@ -1,0 +1,194 @@
+"""The broker's side of the desk: what was decided is sent, what is not known is asked for, and the books are compared.
+
+An answer that never came is not an answer: the order is looked up by its client_order_id until the broker has said that it has it,
+or long enough that it has not. Only then is anything decided anew (`commands/broker_reports.py`, `absent`).
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from commands import Command
+from commands.control import is_killing
+from commands.truth import ReportReachable, ReportUnreachable, ReportUnusable
+from mqd_ledger.brokers.alpaca import Answer, Cancel, Effect, LookUp, Replace, Submit, answer_commands
+from mqd_ledger.brokers.alpaca_updates import commands_of
+from mqd_ledger.brokers.base import BrokerBooks
+from mqd_ledger.brokers.keys import check_account
+from mqd_ledger.brokers.reconciliation import Reconciler
+from mqd_ledger.desk.connection import Connection
+from mqd_ledger.desk.inbox import Inbox
+from mqd_ledger.desk.outbox import unanswered
+from mqd_ledger.desk.worker import Worker
+from mqd_ledger.errors import LedgerError
+from mqd_ledger.feeds.supervised import Item
+from mqd_ledger.killing import next_steps
+from mqd_ledger.recovery import Recovery
+from mqd_ledger.state import State
+from mqd_ledger.values import EPOCH
+
+ORDERS, TRADE_UPDATES = "orders", "trade_updates"  # the ways to the broker, as blocks name them
+OVERLAP = timedelta(hours=1)  # executions are asked for from before the last one known: they come late and out of order
+LOOK_AGAIN = (1, 2, 4, 8, 15, 30)  # seconds between two look-ups of one order; the last one for ever
+ASK_AGAIN = (1, 2, 5, 10, 30, 60)  # seconds between two comparisons that could not be made
+KILL_EVERY = timedelta(seconds=2)
+PATIENCE = 2  # comparisons that may fail before orders wait
+
+
+class _Lookup(NamedTuple):
+    due_at: datetime
+    tries: int
+    attempt_at: datetime
+
+
+class BrokerSide:
+    def __init__(self, connection: Connection, inbox: Inbox, recovery: Recovery) -> None:
+        self.connection = connection
+        self.recovery = recovery
+        self.reconciler: Reconciler = recovery.reconciler
+        self._inbox = inbox
+        self._entry = Worker("order entry", inbox)
+        self.reader = Worker("broker reader", inbox)
+        self._lookups: dict[str, _Lookup] = {}
+        self._asking = False
+        self._ask_at = EPOCH
+        self._failures = 0
+        self._told: set[str] = set()  # of what could not be read
+        self._stream_up_at: datetime | None = None  # since then; None while it is down
+        self.stream = connection.trades(self.hear)
+
+    def stop(self, seconds: float) -> None:
+        for worker in (self._entry, self.reader):
+            worker.stop(seconds)
+
+    # --- what was decided goes out ------------------------------------------------------------------------------------
+
+    def send(self, effects: Iterable[Effect], state: State, at: datetime) -> None:
+        latest = at + timedelta(seconds=state.policy.unattended.resend_within)
+        for effect in effects:
+            self._entry.give(partial(self._perform, effect, latest), partial(self._answered, effect, at))
+
+    def _perform(self, effect: Effect, latest: datetime) -> Answer:
+        """An order that waited behind a broker that does not answer is not sent when nobody expects it any more."""
+        if isinstance(effect, Submit) and self.connection.clock() > latest:
+            return Answer("absent", None, "it waited too long for its turn to be sent")
+        return self.connection.broker.perform(effect)
+
+    def _answered(
+        self, effect: Effect, sent_at: datetime, answer: Answer, state: State, at: datetime
+    ) -> Iterator[Command]:
+        key = effect.replacement_id if isinstance(effect, Replace) else effect.client_order_id
+        known = self._lookups.pop(key, None)
+        if answer.kind == "unknown":
+            count = known.tries + 1 if known else 0
+            wait = timedelta(seconds=LOOK_AGAIN[min(count, len(LOOK_AGAIN) - 1)])
+            attempt_at = known.attempt_at if known and not isinstance(effect, Submit) else sent_at
+            self._lookups[key] = _Lookup(at + wait, count, attempt_at)
+            if isinstance(effect, Submit) or count >= PATIENCE:
+                self._ask_at = min(self._ask_at, at)  # is it only this order, or the whole way that is down?
+        yield from answer_commands(effect, answer, state, at)
+
+    # --- what the stream says -----------------------------------------------------------------------------------------
+
+    def hear(self, item: Item) -> None:
+        """Called by the stream's thread, which keeps what finds no room, or says that it lost it."""
+        match item:
+            case ("frame", _, raw, _):
+                self._inbox.offer(lambda state, at: commands_of(raw, state, at))
+            case ("up", _):
+                self._inbox.offer(self._up)
+            case ("down", _, reason):
+                self._inbox.offer(lambda state, at: self._down(reason, state, at))
+
+    def _up(self, _state: State, at: datetime) -> Iterator[Command]:
+        """What was said while it was away is read from the books; until they are compared, orders go on waiting."""
+        self._stream_up_at = self._ask_at = at
+        return iter(())
+
+    def _down(self, reason: str, _state: State, at: datetime) -> Iterator[Command]:
+        self._stream_up_at = None
+        yield ReportUnreachable(at, TRADE_UPDATES, reason)
+
+    # --- what is due --------------------------------------------------------------------------------------------------
+
+    def tick(self, state: State, at: datetime) -> Iterator[Command]:
+        for key, lookup in [(key, lookup) for key, lookup in self._lookups.items() if lookup.due_at <= at]:
+            del self._lookups[key]
+            effect = LookUp(key, lookup.attempt_at)
+            self.reader.give(partial(self.connection.broker.perform, effect), partial(self._looked_up, effect, lookup))
+        if at >= self._ask_at and not self._asking:
+            self._ask(state, at)
+        return iter(())
+
+    def _looked_up(
+        self, effect: LookUp, lookup: _Lookup, answer: Answer, state: State, at: datetime
+    ) -> Iterator[Command]:
+        self._lookups.setdefault(effect.client_order_id, lookup)
+        yield from self._answered(effect, lookup.attempt_at, answer, state, at)
+
+    def _ask(self, state: State, at: datetime) -> None:
+        self._asking = True
+        working = [
+            (order.client_order_id, order.broker_order_id)
+            for orders in state.working.values()
+            for order in orders.values()
+            if order.approved
+        ]
+        after = max(state.attached_at, state.last_execution_at - OVERLAP) if state.account_number else at
+        self.reader.give(partial(self._books, working, after, at), self._compare)
+
+    def _books(
+        self, working: list[tuple[str, str | None]], after: datetime, asked_at: datetime
+    ) -> BrokerBooks | LedgerError:
+        try:
+            return self.connection.broker.books(working, after, asked_at)
+        except LedgerError as problem:
+            return problem
+
+    def _compare(self, books: BrokerBooks | LedgerError, state: State, at: datetime) -> Iterator[Command]:
+        self._asking = False
+        if isinstance(books, LedgerError):
+            yield from self._cannot_be_asked(books, state, at)
+            return
+        self._failures = 0
+        check_account(
+            self.connection.environment, books.account.account_number
+        )  # else the run ends here, before any order
+        yield ReportReachable(at, ORDERS, "the broker answers")
+        for problem in [problem for problem in books.problems if problem not in self._told]:
+            self._told.add(problem)
+            yield ReportUnusable(at, ORDERS, problem, "it was left out of the comparison")
+        if not self.recovery.is_done(state):
+            yield from self.recovery.advance(state, books, None, at)
+        else:
+            yield from self.reconciler.compare(state, books, at)
+        if is_killing(state):
+            yield from next_steps(state, books, at, self.reconciler.empty_since)
+        open_orders = {order.client_order_id: order for order in books.open_orders}
+        strays = (Cancel(stray.client_order_id, stray.broker_order_id) for stray in self.reconciler.strays)
+        self.send([*unanswered(state, open_orders), *strays], state, at)
+        if self._stream_up_at is not None and books.asked_at >= self._stream_up_at:
+            yield ReportReachable(at, TRADE_UPDATES, "the stream is up and the books were compared")
+        self._ask_at = at + self._pause(state)
+
+    def _cannot_be_asked(self, problem: LedgerError, state: State, at: datetime) -> Iterator[Command]:
+        self._ask_at = at + timedelta(seconds=ASK_AGAIN[min(self._failures, len(ASK_AGAIN) - 1)])
+        self._failures += 1
+        if not self.recovery.is_done(state):
+            yield from self.recovery.advance(state, None, str(problem), at)
+        if self._failures >= PATIENCE:
+            yield ReportUnreachable(at, ORDERS, str(problem))
+
+    def _pause(self, state: State) -> timedelta:
+        """Until the books are looked at again."""
+        rules = state.policy.unattended
+        if is_killing(state):
+            return KILL_EVERY
+        if not self.recovery.is_done(state) or self.reconciler.is_unsettled:
+            return timedelta(seconds=max(1, rules.settle // 2))
+        return timedelta(seconds=rules.reconcile_every)
+
+    def ask_now(self, at: datetime) -> None:
+        """The next look at the books is due."""
+        self._ask_at = min(self._ask_at, at)

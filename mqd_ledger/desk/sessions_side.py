@@ -1,0 +1,86 @@
+"""Follows the exchange's day: opens and closes sessions in the log, does before the close what the policy asks for, and compares
+our calendar with the broker's.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from commands import Command
+from commands.market import CloseSession, EndSession, OpenSession
+from commands.trading import ClosePosition
+from commands.truth import ReportReachable, ReportUnreachable
+from mqd_ledger.brokers.base import BrokerClock
+from mqd_ledger.desk.connection import Connection
+from mqd_ledger.desk.side import Every
+from mqd_ledger.desk.worker import Worker
+from mqd_ledger.errors import LedgerError
+from mqd_ledger.sessions import Session, session_at
+from mqd_ledger.state import State
+from mqd_ledger.values import iso
+
+CALENDAR = "calendar"  # the block that stands while the broker's hours are not ours
+AT_THE_CLOSE = "policy at the close"  # who asks for it
+CLOCK_EVERY = 60.0  # seconds
+CLOSE_AGAIN = 10.0  # seconds until a position that is still there is closed once more
+NEAR = timedelta(seconds=5)  # of an opening or a close, the two clocks need not agree
+
+
+class SessionsSide:
+    def __init__(self, connection: Connection, reader: Worker) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._clock_due = Every(CLOCK_EVERY)
+        self._close_due = Every(CLOSE_AGAIN)
+        self._closes_at: datetime | None = None  # the broker's word on the session that is open
+
+    def tick(self, state: State, at: datetime) -> Iterator[Command]:
+        session = session_at(at)
+        name = "" if session is None else session.date.isoformat()
+        if state.session and state.session != name:
+            self._closes_at = None
+            yield CloseSession(at, state.session, state.policy.unattended.at_close)
+        if session is not None:
+            if state.session != name:
+                yield OpenSession(at, name, session.close_at)
+            yield from self._before_the_close(session, name, state, at)
+        if self._clock_due(at):
+            self._reader.give(_told(self._connection.broker.clock), self._compare)
+
+    def _before_the_close(self, session: Session, name: str, state: State, at: datetime) -> Iterator[Command]:
+        rules = state.policy.unattended
+        closes_at = session.close_at if self._closes_at is None else min(session.close_at, self._closes_at)
+        if rules.at_close == "hold" or at < closes_at - timedelta(seconds=rules.close_before):
+            return
+        yield EndSession(at, name, rules.at_close)
+        if rules.at_close == "flatten" and self._close_due(at):
+            for symbol in [symbol for symbol in state.positions if symbol not in state.working]:
+                yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
+
+    def _compare(self, clock: BrokerClock | LedgerError, _state: State, at: datetime) -> Iterator[Command]:
+        """An unscheduled close is the broker's to know; orders wait while one of the two says closed."""
+        if not isinstance(clock, BrokerClock):
+            return  # the comparison of the books says that the broker cannot be asked
+        session = session_at(at)
+        if clock.is_open and clock.next_close_at - at < timedelta(hours=24):
+            self._closes_at = clock.next_close_at
+        near = max(NEAR, timedelta(seconds=2 * self._connection.rate()))
+        edges = [clock.next_open_at, clock.next_close_at, *([session.open_at, session.close_at] if session else [])]
+        if clock.is_open == (session is not None):
+            yield ReportReachable(at, CALENDAR, "the broker's hours are ours again")
+        elif all(abs(edge - at) > near for edge in edges):
+            ours, theirs = ("open", "closed") if session else ("closed", "open")
+            detail = (
+                f"the market is {theirs} at the broker and {ours} by our calendar (broker: next open "
+                f"{iso(clock.next_open_at)}, next close {iso(clock.next_close_at)})"
+            )
+            yield ReportUnreachable(at, CALENDAR, detail)
+
+
+def _told(ask: Callable[[], BrokerClock]) -> Callable[[], BrokerClock | LedgerError]:
+    def asked() -> BrokerClock | LedgerError:
+        try:
+            return ask()
+        except LedgerError as problem:
+            return problem
+
+    return asked
