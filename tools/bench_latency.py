@@ -96,7 +96,7 @@ def our_command(url: str, number: int, directory: Path) -> list[str]:
     settings = [f"risk.{name}=null" for name in NO_LIMITS]
     settings += ["alpaca.requests_per_minute=10000", "operation.feed_silent_after=100000", "quotes=false"]
     return [
-        *(sys.executable, "-m", "mqd_ledger", "run", "--paper", "--broker", "loopback", "--loopback-url", f"{url}/{number}"),
+        *(sys.executable, "-m", "mqd_ledger", "run", "--paper", "--broker", "loopback", "--loopback-url", url),
         *("--symbols", symbol_of(number), "--strategy", f"{__file__}:Every", "--ledger", str(directory / "ours.ledger")),
         *(word for setting in settings for word in ("--set", setting)),
     ]
@@ -108,6 +108,7 @@ class Client(NamedTuple):
 
 
 OURS = Client("ours", our_command)
+# Ours comes first: without keys of its own it takes the first account.
 CLIENTS = (OURS, Client("bare, parsed", bare_command("parsed")), Client("bare, raw", bare_command("raw")))
 
 
@@ -159,3 +160,126 @@ def serving(clients: int) -> "tuple[LoopbackServer, Watch]":
     last = [bar for bar in sample_bars(symbols, sessions=1, seed=3, start=NOW.date()) if bar.start_at > NOW + timedelta(hours=5)]
     specs = account_specs(clients, Decimal(10_000_000))
     return Still(last, accounts=specs, switches=Switches(partial_percent=0), faults=Watching()), watch
+
+
+class Bars:
+    """Bars of one symbol, each later than the one before."""
+
+    def __init__(self, symbol: str) -> None:
+        from mqd_ledger.feeds.sample import sample_bars
+
+        self._bars: Iterator[Bar] = iter(sample_bars((symbol,), sessions=200, seed=5, start=PAST))
+
+    def __next__(self) -> Bar:
+        return next(self._bars)
+
+
+class Bench:
+    """One server with all clients connected to it."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        server, self._watch = serving(len(CLIENTS))
+        self._server = stack.enter_context(server)
+        self._bars = [Bars(symbol_of(place + 1)) for place in range(len(CLIENTS))]
+        self._pushed = 0
+        self.processes = []
+        for number, client in enumerate(CLIENTS, 1):
+            said = stack.enter_context((directory / f"{number}.txt").open("wb"))
+            command = client.command(server.rest_url, number, directory)
+            process = stack.enter_context(subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT))
+            stack.callback(process.terminate)
+            self.processes.append(process)
+
+    def push(self, place: int, patience: float) -> float | None:
+        """Seconds from the next bar of a client to its order; None if none came in time."""
+        self._pushed += 1
+        time.sleep(GAP + SPREAD * (self._pushed * GOLDEN % 1))
+        bar = next(self._bars[place])
+        self._server.call(lambda: self._server.streams.publish_bars(self._server.clock.now(), [bar]))
+        key = self._server.specs[place].key
+        try:
+            came_at, by = self._watch.came.get(timeout=patience)
+        except queue.Empty:
+            return None
+        if by != key:
+            raise SystemExit(f"An order of {by} came where one of {key} was due; the clients are out of step.")
+        return came_at - self._watch.sent_at
+
+    def warm_up(self, directory: Path) -> None:
+        for place, client in enumerate(CLIENTS):
+            give_up_at = time.monotonic() + READY_SECONDS
+            orders = 0
+            while orders < WARM_UP:
+                orders += self.push(place, 0.5) is not None
+                if time.monotonic() > give_up_at or self.processes[place].poll() is not None:
+                    words = (directory / f"{place + 1}.txt").read_text(errors="replace")[-2000:]
+                    raise SystemExit(f"{client.name} sent {orders} orders of {WARM_UP}. It said: {words}")
+
+    def round(self, orders: int) -> list[list[float]]:
+        times: list[list[float]] = [[] for _ in CLIENTS]
+        for _ in range(orders):
+            for place, client in enumerate(CLIENTS):
+                seconds = self.push(place, ANSWER_SECONDS)
+                if seconds is None:
+                    raise SystemExit(f"{client.name} sent no order for a bar within {ANSWER_SECONDS:g} s.")
+                times[place].append(seconds)
+        return times
+
+
+def percentile(times: Sequence[float], part: float) -> float:
+    return sorted(times)[min(len(times) - 1, int(len(times) * part))]
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_share(pid: int) -> float:
+    """Of one processor, while no bar comes."""
+    before, began = processor_seconds(pid), time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    return (processor_seconds(pid) - before) / (time.monotonic() - began)
+
+
+def show(rounds: list[list[list[float]]]) -> None:
+    print(f"{'from bar to order, milliseconds':<34} {'median':>8} {'p90':>8} {'p99':>8}   ours / it: {'median':>6} {'p99':>6}")
+    ours = [times[0] for times in rounds]
+    for place, client in enumerate(CLIENTS):
+        its = [times[place] for times in rounds]
+        every = [one for times in its for one in times]
+        figures = " ".join(f"{percentile(every, part) * 1000:>8.2f}" for part in (0.5, 0.9, 0.99))
+        medians = [percentile(one, 0.5) / percentile(other, 0.5) for one, other in zip(ours, its, strict=True)]
+        all_ours = [one for times in ours for one in times]
+        tail = percentile(all_ours, 0.99) / percentile(every, 0.99)
+        ratios = "" if client is OURS else f"{statistics.median(medians):>17.2f} {tail:>6.2f}  (at most {WANTED})"
+        print(f"{client.name:<34} {figures} {ratios}")
+
+
+def measure(rounds: int, orders: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="mqd-latency-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+        bench = Bench(Path(name), stack)
+        bench.warm_up(Path(name))
+        gc.collect()
+        gc.freeze()
+        show([bench.round(orders) for _ in range(rounds)])
+        if Path("/proc").is_dir():
+            print(f"ours, while nothing comes: {100 * idle_share(bench.processes[0].pid):.1f} % of a processor (under 2)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--orders", type=int, default=100, help="of each client in each round")
+    parser.add_argument("--bare", choices=("parsed", "raw"), help=argparse.SUPPRESS)  # the process of a client
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare:
+        bare(arguments.url, arguments.number, is_raw=arguments.bare == "raw")
+    else:
+        measure(arguments.rounds, arguments.orders)
+
+
+if __name__ == "__main__":
+    main()

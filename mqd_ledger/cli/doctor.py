@@ -24,10 +24,14 @@ if TYPE_CHECKING:  # what it takes to look is imported when it is done
 BrokerName = Literal["simulated", "loopback", "alpaca"]
 
 
-@click.command("doctor", epilog=examples("doctor", "doctor --broker alpaca", "doctor --live --config mine.yaml --json"))
+@click.command(
+    "doctor",
+    epilog=examples("doctor", "doctor --broker alpaca --symbols SPY,QQQ", "doctor --live --config mine.yaml --json"),
+)
 @click.option(
     "--broker", type=click.Choice(get_args(BrokerName)), help="With whom to trade. Default: as in the settings."
 )
+@click.option("--symbols", metavar="LIST", help="What is to be traded, as SPY,QQQ.")
 @click.option("--live", is_flag=True, help="With the live keys and the settings of real money.")
 @config_option
 @set_option
@@ -36,6 +40,7 @@ BrokerName = Literal["simulated", "loopback", "alpaca"]
 def doctor(
     *,
     broker: BrokerName | None,
+    symbols: str | None,
     live: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -56,8 +61,10 @@ def doctor(
 
     profile: Literal["paper", "live"] = "live" if live else "paper"
     problems: list[str] = []
+    options = {"broker": broker, "symbols": symbols}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
     try:
-        settings = settings_of(profile, config, [*overrides, *([f"broker={broker}"] if broker else [])])
+        settings = settings_of(profile, config, [*overrides, *given])
     except SettingsInvalid as invalid:
         settings, problems = Settings(), invalid.problems
     patient = Patient(
