@@ -454,7 +454,8 @@ def write_falling_bars(path: Path) -> None:
 
 
 BAD_INPUT: dict[str, tuple[list[str], int, list[str]]] = {
-    "no --paper": (["run"], 2, ["--paper", "live trading is not in it yet"]),
+    "no --paper": (["run"], 2, ["--paper (simulated money) or --live (real money)"]),
+    "a broker for live": (["run", "--live", "--set", "broker=simulated"], 2, ["need a broker", "--broker alpaca"]),
     "no bars": (["backtest"], 2, ["--bars FILE", "--bars sample"]),
     "missing bars": (["run", "--paper", "--bars", "nowhere.csv"], 2, ["nowhere.csv does not exist"]),
     "a directory of bars": (["run", "--paper", "--bars", "."], 2, ["is a directory"]),

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,8 @@ from aiohttp import web
 
 from mqd_ledger import app, live, settings
 from mqd_ledger import events as e
+from mqd_ledger.brokers.alpaca import AlpacaBroker
+from mqd_ledger.brokers.alpaca_rest import AlpacaRest, Budget
 from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.errors import LedgerUnreadable
@@ -85,8 +88,11 @@ def settings_of(plans: Sequence[str], overrides: Sequence[str] = (), **parameter
 class Trader:
     """One ledger and its desk, as often as it is started."""
 
-    def __init__(self, server: LoopbackServer, ledger: Path, wanted: Settings) -> None:
-        self.server, self.ledger, self.settings = server, ledger, wanted
+    def __init__(
+        self, server: LoopbackServer, ledger: Path, wanted: Settings, answer_within: float | None = None
+    ) -> None:
+        """`answer_within`: seconds that a request waits for its answer, where the test has one that does not come."""
+        self.server, self.ledger, self.settings, self._answer_within = server, ledger, wanted, answer_within
         self.key = server.specs[0].key
         self.lines: list[str] = []
         self.outcome: Outcome | None = None
@@ -106,7 +112,11 @@ class Trader:
         urls = live.Urls(server.rest_url, server.stream_url, server.data_url, server.rest_url)
         spec = next(spec for spec in server.specs if spec.key == self.key)
         keys, clock = Keys(spec.key, spec.secret, "loopback"), live.market_clock(server.rest_url)
-        return live.connection_to("loopback", self.settings, keys, urls, symbols, clock, PATIENCE)
+        made = live.connection_to("loopback", self.settings, keys, urls, symbols, clock, PATIENCE)
+        if self._answer_within is None:
+            return made
+        rest = AlpacaRest(keys, urls.rest, "loopback", budget=Budget(10_000), timeout=(1, self._answer_within))
+        return replace(made, broker=AlpacaBroker(rest, clock.now))
 
     def start(self) -> "Trader":
         assert self._thread is None, "it runs already"
@@ -254,6 +264,11 @@ class Trader:
     def submissions(self) -> int:
         return self._count("POST /v2/orders")
 
+    def rests(self, symbol: str, *, still: bool = True) -> None:
+        """Nothing trades in it any more (or again), and nobody is told: what is ordered rests at the broker, and no bars come."""
+        halted = self.server.market.halted
+        self.server.call(lambda: halted.add(symbol) if still else halted.discard(symbol))
+
     def close_by_hand(self, symbol: str) -> None:
         """In the broker's web page."""
         self.server.close_by_hand(self.key, symbol)
@@ -317,11 +332,13 @@ def desk(
     overrides: Sequence[str] = (),
     faults: Sequence[Fault] = (),
     parameters: dict[str, str] | None = None,
+    answer_within: float | None = None,
     **options: Any,
 ) -> Iterator[Trader]:
     """A desk that trades, at the open of the first bar's session; proved and compared with the broker's account afterwards."""
     with market(bars, faults, **options) as server:
-        trader = Trader(server, folder / "desk.ledger", settings_of(plans, overrides, **(parameters or {})))
+        wanted = settings_of(plans, overrides, **(parameters or {}))
+        trader = Trader(server, folder / "desk.ledger", wanted, answer_within)
         try:
             trader.start().ready()
             open_at = server.market.due()

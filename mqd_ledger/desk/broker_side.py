@@ -52,6 +52,7 @@ class BrokerSide:
         self.reader = Worker("broker reader", inbox)
         self._lookups: dict[str, _Lookup] = {}
         self._asking = False
+        self._ask_again = False  # once the look that is under way has ended
         self._ask_at = EPOCH
         self._failures = 0
         self._told: set[str] = set()  # of what could not be read
@@ -86,7 +87,7 @@ class BrokerSide:
             attempt_at = known.attempt_at if known and not isinstance(effect, Submit) else sent_at
             self._lookups[key] = _Lookup(at + wait, count, attempt_at)
             if isinstance(effect, Submit) or count >= PATIENCE:
-                self._ask_at = min(self._ask_at, at)  # is it only this order, or the whole way that is down?
+                self.ask_now(at)  # is it only this order, or the whole way that is down?
         yield from answer_commands(effect, answer, state, at)
 
     # --- what the stream says -----------------------------------------------------------------------------------------
@@ -103,7 +104,8 @@ class BrokerSide:
 
     def _up(self, _state: State, at: datetime) -> Iterator[Command]:
         """What was said while it was away is read from the books; until they are compared, orders go on waiting."""
-        self._stream_up_at = self._ask_at = at
+        self._stream_up_at = at
+        self.ask_now(at)
         return iter(())
 
     def _down(self, reason: str, _state: State, at: datetime) -> Iterator[Command]:
@@ -128,7 +130,7 @@ class BrokerSide:
         yield from self._answered(effect, lookup.attempt_at, answer, state, at)
 
     def _ask(self, state: State, at: datetime) -> None:
-        self._asking = True
+        self._asking, self._ask_again = True, False
         working = [
             (order.client_order_id, order.broker_order_id)
             for orders in state.working.values()
@@ -170,7 +172,7 @@ class BrokerSide:
         self.send([*unanswered(state, open_orders), *strays], state, at)
         if self._stream_up_at is not None and books.asked_at >= self._stream_up_at:
             yield ReportReachable(at, TRADE_UPDATES, "the stream is up and the books were compared")
-        self._ask_at = at + self._pause(state)
+        self._ask_at = at if self._ask_again else at + self._pause(state)
 
     def _cannot_be_asked(self, problem: LedgerError, state: State, at: datetime) -> Iterator[Command]:
         self._ask_at = at + timedelta(seconds=ASK_AGAIN[min(self._failures, len(ASK_AGAIN) - 1)])
@@ -190,5 +192,6 @@ class BrokerSide:
         return timedelta(seconds=rules.reconcile_every)
 
     def ask_now(self, at: datetime) -> None:
-        """The next look at the books is due."""
+        """The next look at the books is due, also where one is under way: that was asked for before this became known."""
         self._ask_at = min(self._ask_at, at)
+        self._ask_again = self._asking
