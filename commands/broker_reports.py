@@ -24,6 +24,7 @@ from mqd_ledger.events import (
     ReplaceRejected,
 )
 from mqd_ledger.orders import Order, Trigger, transition
+from mqd_ledger.risk import HOURS
 from mqd_ledger.state import State
 from mqd_ledger.values import (
     Anomaly,
@@ -197,6 +198,9 @@ def absent(command: ReportAbsent, state: State) -> list[Event]:
     is_young = age <= timedelta(seconds=rules.resend_within) and order.attempts < rules.attempts_max
     # That the broker has answered shows that requests reach it; a recovery is where this is asked.
     is_free = state.blocks.keys() <= {"recovery", "orders"} and order.symbol not in state.halted_symbols
+    # After the close the broker would keep it for the next open.
+    session = state.policy.limits.session
+    is_free = is_free and (session == "any" or HOURS[session](command.at))
     if is_young and is_free and not order.cancel_requested and state.trading_state is TradingState.ACTIVE:
         return [OrderSent(command.at, order.client_order_id, order.attempts + 1)]
     reason = f"it never reached the broker in {order.attempts} attempts, and {age.total_seconds():.0f} s later it is not sent again"

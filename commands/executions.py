@@ -32,9 +32,8 @@ class ReportFill(BrokerReport, frozen=True, gc=False):
     price: Price
     commission: Money = ZERO
     leaves_quantity: Quantity = ZERO
-    cumulative_quantity: Quantity | msgspec.UnsetType = (
-        msgspec.UNSET
-    )  # the broker's own count after it, where it says one
+    cumulative_quantity: Quantity | msgspec.UnsetType = msgspec.UNSET  # the broker's own count after it
+    stated_at: str | msgspec.UnsetType = msgspec.UNSET  # the broker's time as it was written
 
 
 class ReportBust(BrokerReport, frozen=True, gc=False):
@@ -83,6 +82,7 @@ def fill(command: ReportFill, state: State) -> list[Event]:
         filled_quantity,
         leaves,
         command.cumulative_quantity,
+        command.stated_at,
     )
     is_over = order.quantity is not None and filled_quantity > order.quantity
     # What a bust left open may be filled again: a filled order is overfilled only by what is more than was ordered.
@@ -198,6 +198,7 @@ READ_BACK: Mapping[type[Event], Callable[[Any, datetime], Command]] = {
         event.commission,
         event.leaves_quantity,
         event.cumulative_quantity,
+        event.stated_at,
     ),
     ExecutionBusted: lambda event, at: ReportBust(
         at,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import setcontext
@@ -179,18 +179,20 @@ def loopback_server(arguments: Sequence[str]) -> Iterator[Server]:
 
 def ask_server(url: str) -> Server:
     """A loopback server that runs already, told by its REST address."""
-    host = urlsplit(url).netloc
-    asked = HTTPConnection(host, timeout=READY_SECONDS)
+    begin = "Start one with `mqd-ledger loopback` and give the address that it prints."
     try:
-        asked.request("GET", "/loopback/about")
-        return server_of(json.loads(asked.getresponse().read()))
+        place = urlsplit(url)
+        if place.scheme != "http" or not place.hostname:
+            raise ValueError("an address begins with http://")
+        with closing(HTTPConnection(place.hostname, place.port, timeout=READY_SECONDS)) as asked:
+            asked.request("GET", "/loopback/about")
+            answer = asked.getresponse().read()
     except (OSError, HTTPException, ValueError) as error:
-        raise BadInput(
-            f"No loopback server answers at {url} ({error}). Start one with `mqd-ledger loopback` and give the address that "
-            "it prints."
-        ) from None
-    finally:
-        asked.close()
+        raise BadInput(f"No loopback server answers at {url} ({error}). {begin}") from None
+    try:
+        return server_of(json.loads(answer))
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"What answers at {url} is no loopback server. {begin}") from None
 
 
 def to_alpaca(settings: Settings, keys: Keys, symbols: tuple[Symbol, ...] = ()) -> Connection:

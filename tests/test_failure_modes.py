@@ -3,6 +3,7 @@
 After every one the ledger is proved, its strategies are run again, and positions, cash and executions are the broker's (`desk`).
 """
 
+import signal
 from datetime import timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -16,10 +17,12 @@ from mqd_ledger import operator_requests
 from mqd_ledger.errors import LedgerLocked
 from mqd_ledger.loopback.switches import Switches
 from mqd_ledger.values import DifferenceKind, OrderState, TradingState
+from tests.dsl import at
 from tests.loopback import flat, minutes
 from tests.trading import Trader, desk, rows
 
 D = Decimal
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows SIGTERM ends a process as hard
 UNEVEN = Switches(partial_percent=100)  # every order is filled in part at once, and wholly a minute later
 LOST = "update lost times=9"  # what is said of orders never arrives
 # What the broker answers is as old as that: for some seconds it denies orders that it has.
@@ -67,8 +70,8 @@ def test_f01_an_order_that_the_broker_denied_to_have_is_not_made_twice(tmp_path:
         trader.bars(1)
         trader.wait_until(lambda state: state.positions and not state.working, "the position", seconds=2)
         (order,) = trader.state().orders.values()
-        assert (order.state, order.attempts, order.executions) == (OrderState.FILLED, 2, 1)
-        assert trader.submissions == 2
+        assert (order.state, order.executions) == (OrderState.FILLED, 1)
+        assert trader.submissions == order.attempts > 1
         assert len(trader.at_broker()["orders"]) == 1
 
 
@@ -76,11 +79,11 @@ def test_f02_divergence_after_a_partial_fill(tmp_path: Path) -> None:
     """The first part is lost on the stream, the rest arrives: the order is not taken for filled, and then is."""
     faults = rows("update lost event=partial_fill")
     prices = minutes(SPY="100 101 102 103 104 105 106 107 108 109")
-    rules = ("operation.reconcile_every=60",)
-    with desk(tmp_path, prices, "14:30 SPY LONG 9", faults=faults, switches=UNEVEN, overrides=rules) as trader:
-        trader.bars(2)
+    with desk(tmp_path, prices, "14:30 SPY LONG 9", faults=faults, switches=UNEVEN) as trader:
+        trader.bars(3)
         (order,) = trader.wait_until(lambda state: state.positions, "the rest").orders.values()
-        trader.wait_until(lambda _: order.executions == 2, "the part that was lost", seconds=10)
+        assert trader.orders[0].endswith("PARTIALLY_FILLED")
+        trader.wait_until(lambda _: order.executions == 2, "the part that was lost", seconds=30)
         assert order.state is OrderState.FILLED
         assert trader.state().positions == {"SPY": D(9)}
         assert differences(trader) == [DifferenceKind.MISSED_FILL]
@@ -89,11 +92,11 @@ def test_f02_divergence_after_a_partial_fill(tmp_path: Path) -> None:
 
 def test_f03_race_between_two_strategies(tmp_path: Path) -> None:
     """Each alone is within the limit of 1,000 dollars a symbol, both are not: the second is denied while the first works."""
-    plans = ("14:30 SPY LONG 5", "14:30 SPY LONG 5")
+    plans = ("14:30 SPY LONG 6", "14:30 SPY LONG 6")
     with desk(tmp_path, minutes(SPY="100 101 102"), *plans, faults=rows("rest late_answer method=POST")) as trader:
         trader.bars(1)
         trader.quiet()
-        assert trader.orders == ["BUY 5 FILLED", "BUY 0 REJECTED"]
+        assert trader.orders == ["BUY 6 FILLED", "BUY 0 REJECTED"]
         assert denied(trader) == ["position_notional_is_within_limit"]
         assert trader.submissions == 1
 
@@ -136,7 +139,7 @@ def test_f04_position_closed_by_hand_while_nobody_looked(tmp_path: Path) -> None
         trader.close_by_hand("SPY")
         trader.start().ready()
         assert not trader.state().positions
-        assert DifferenceKind.MANUAL_TRADE in differences(trader)
+        assert differences(trader) == [DifferenceKind.MANUAL_ORDER]
         trader.bars(3)
         assert trader.submissions == 1
         assert trader.state().trading_state is TradingState.ACTIVE
@@ -165,9 +168,9 @@ def test_f05_overnight_position_after_restart(tmp_path: Path) -> None:
 
 def test_f06_loss_limit_reset_by_restart(tmp_path: Path) -> None:
     prices = minutes(SPY="100 101 95 94 93 92", QQQ="50 51 52 53 54 55")
-    plan = "14:30 SPY LONG 5; 14:32 QQQ LONG 5; 14:33 SPY FLAT"
+    plan = "14:30 SPY LONG 5; 14:33 QQQ LONG 5; 14:34 SPY FLAT"
     with desk(tmp_path, prices, plan, overrides=["risk.daily_loss_max=20"]) as trader:
-        trader.bars(2)
+        trader.bars(3)
         loss = trader.state().day.start_equity - trader.state().equity
         assert loss == 30
         trader.restart()
@@ -194,7 +197,7 @@ def test_f07_notional_over_exposure(tmp_path: Path) -> None:
 def test_f08_stale_data(tmp_path: Path) -> None:
     """The feed is connected and says nothing: no order goes out on what is known, until bars come again."""
     prices = minutes(SPY="100 101 102 103 104 105 106")
-    with desk(tmp_path, prices, "14:33 SPY LONG 5; 14:34 SPY LONG 5") as trader:
+    with desk(tmp_path, prices, "14:32 SPY LONG 5; 14:34 SPY LONG 5") as trader:
         trader.bars(1)
         trader.server.call(lambda: trader.server.market.dropped.add("SPY"))
         trader.later(100)
@@ -253,19 +256,39 @@ def test_f09_timeout_whose_order_was_accepted(tmp_path: Path) -> None:
 def test_f10_concurrent_writes(tmp_path: Path) -> None:
     """A second desk on the ledger is refused; the first does not notice."""
     with desk(tmp_path, minutes(SPY="100 101 102"), "14:30 SPY LONG 5") as trader:
-        second = Trader(trader.server, trader.ledger, trader.settings)
+        second = Trader(trader.server, trader.ledger, ["14:30 SPY LONG 5"])
         second.start()
-        with pytest.raises(LedgerLocked, match="desk.ledger"):
+        with pytest.raises(LedgerLocked, match=r"desk\.ledger"):
             second.ended()
         trader.bars(1)
         trader.quiet()
         assert trader.submissions == 1
 
 
+def test_f10_torn_writes(tmp_path: Path) -> None:
+    """Killed between an order's request and its answer: the next process finds the order and does not make another."""
+    faults = rows("rest late_answer method=POST", seconds=1)
+    with desk(tmp_path, flat(), "14:30 SPY LONG 5; 14:50 SPY FLAT", faults=faults) as trader:
+        trader.stop()
+        trader.spawn().ready()
+        trader.bars(1)
+        trader.wait_until(lambda _: trader.submissions == 1)
+        trader.send(KILL)
+        assert len(trader.at_broker()["orders"]) == 1
+        trader.start().ready()
+        trader.server.play_until(at("14:50"))
+        trader.bars(1)
+        trader.quiet()
+        assert trader.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
+        assert trader.submissions == 2
+        assert len(trader.events(e.RunStarted)) == 1, "it went on where the record ended"
+
+
 def test_f11_kill_switch_without_broker_verification(tmp_path: Path) -> None:
     """A cancel is taken and the order fills all the same, the first close is refused, and the program is started again half way."""
-    prices = minutes(SPY="100 101 102 103 104 105 106", QQQ="50 51 52 53 54 55 56")
-    plan = "14:30 SPY LONG 5; 14:31 QQQ@SPY LONG 5; 14:35 SPY LONG 5"
+    prices = [*flat(price="100", symbol="QQQ")[:20], *flat(price="100", symbol="SPY")[:20]]
+    prices.sort(key=lambda bar: (bar.start_at, bar.symbol))
+    plan = "14:30 SPY LONG 5; 14:31 QQQ@SPY LONG 5; 14:40 SPY LONG 5"
     faults = (*rows("account cancel_fills"), *rows("rest error method=POST at=3", status=403))
     with desk(tmp_path, prices, plan, faults=faults) as trader:
         trader.bars(1)
@@ -287,7 +310,9 @@ def test_f11_kill_switch_without_broker_verification(tmp_path: Path) -> None:
         assert account["positions"] == {}
         assert {order["status"] for order in account["orders"]} == {"filled"}
         assert not trader.state().positions
-        trader.bars(3)
+        trader.server.play_until(at("14:40"))
+        trader.bars(1)
+        trader.wait_until(lambda state: state.denied_total)
         assert trader.orders[-1] == "BUY 0 REJECTED", "nothing is bought after a kill"
         assert trader.state().trading_state is TradingState.HALTED
 

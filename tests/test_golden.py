@@ -64,10 +64,11 @@ def test_every_field_of_an_example_says_something(example: Stored) -> None:
 
 
 FILL = {"type": "OrderFilled.v1", "field": "cumulative_quantity", "value": "6"}
+STATED = {"type": "OrderFilled.v1", "field": "stated_at", "value": "2026-01-05T14:31:00.123456789Z"}
 STATUS = {"type": "OrderAnomalyFound.v1", "field": "status", "value": "held_for_review"}
 
 
-@pytest.mark.parametrize("newer", (FILL, STATUS), ids=lambda newer: newer["field"])
+@pytest.mark.parametrize("newer", (FILL, STATED, STATUS), ids=lambda newer: newer["field"])
 def test_a_field_that_came_later_is_absent_in_older_events_and_stays_so(newer: dict[str, str]) -> None:
     (old,) = [bytes(example.payload) for example in EXAMPLES if example.type == newer["type"]]
     assert getattr(decode(newer["type"], old), newer["field"]) is msgspec.UNSET

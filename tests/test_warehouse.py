@@ -184,8 +184,8 @@ def test_every_column_of_every_view_says_something_of_the_stored_examples(tmp_pa
     lines = (ROOT / "tests/golden/events.jsonl").read_bytes().splitlines()
     examples = [msgspec.json.decode(line) for line in lines]
     record(tmp_path / "a.ledger", [decode(one["type"], msgspec.json.encode(one["payload"])) for one in examples])
-    silent = {"fills.cumulative_quantity", "risk_checks.allowed"}  # nothing where it is not known, or no limit
-    for name in set(names()) & set(VIEWS):
+    silent = {"fills.cumulative_quantity", "fills.stated_at"}  # fields that came later
+    for name in VIEWS:
         columns = list(VIEWS[name].columns)
         counted = ", ".join(f'count("{column}")' for column in columns)
         (counts,) = run_query(tmp_path / "a.ledger", f"select {counted} from {name}").rows

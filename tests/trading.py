@@ -9,6 +9,8 @@ the ledger is proved, the strategies are run again, and positions, cash and exec
 """
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
+from msgspec import structs
 
 from mqd_ledger import app, live, settings
 from mqd_ledger import events as e
@@ -33,24 +36,28 @@ from mqd_ledger.evolve import evolve
 from mqd_ledger.feeds.connection import Timing
 from mqd_ledger.log import LogReader
 from mqd_ledger.loopback.account import AccountSpec
+from mqd_ledger.loopback.connections import DataConnection
 from mqd_ledger.loopback.control import account_state
 from mqd_ledger.loopback.faults import Faults
 from mqd_ledger.loopback.faults_table import Fault
 from mqd_ledger.loopback.server import LoopbackServer
 from mqd_ledger.runs import Controls, Outcome
+from mqd_ledger.sessions import session_on
 from mqd_ledger.settings import Settings, StrategySettings
 from mqd_ledger.state import State
-from mqd_ledger.values import Bar, plain
+from mqd_ledger.values import EPOCH, Bar, plain
+from tests.desk import environment
 from tests.loopback import TO_THE_OPEN, WHOLE
 
 DEADLINE = 20.0  # seconds of the wall for anything to come about
 LOOK_EVERY = 0.01
+COMPARISON = "GET /v2/account/activities"  # one of its requests
+CALM = ("broker=loopback", "alpaca.requests_per_minute=10000", "risk.duplicate_window=null")
 STRATEGY = f"{Path(__file__).with_name('scheduled.py')}:Scheduled"
 SECRET = "S3cretOfTheLoopbackAccountNobodySees"  # noqa: S105  of an account that exists only here
 PATIENCE = Timing(
     open_within=5, silent_after=90, backoff_min=0.02, backoff_max=0.1, limit_wait=0.1, close_within=1, end_within=2
 )
-HISTORY = "GET /v2/stocks/bars"
 E = TypeVar("E", bound=e.Event)
 
 
@@ -80,19 +87,26 @@ def rows(*words: str, **params: str | float) -> tuple[Fault, ...]:
 
 def settings_of(plans: Sequence[str], overrides: Sequence[str] = (), **parameters: str) -> Settings:
     """The paper settings for a loopback account, with one scheduled strategy for each plan."""
-    calm = ("broker=loopback", "alpaca.requests_per_minute=10000", "risk.duplicate_window=null")
     strategies = tuple(StrategySettings(name=STRATEGY, parameters={"plan": plan, **parameters}) for plan in plans)
-    return settings.load("paper", None, {}, [*calm, *overrides]).model_copy(update={"strategies": strategies})
+    return settings.load("paper", None, {}, [*CALM, *overrides]).model_copy(update={"strategies": strategies})
 
 
 class Trader:
     """One ledger and its desk, as often as it is started."""
 
     def __init__(
-        self, server: LoopbackServer, ledger: Path, wanted: Settings, answer_within: float | None = None
+        self,
+        server: LoopbackServer,
+        ledger: Path,
+        plans: Sequence[str],
+        overrides: Sequence[str] = (),
+        *,
+        answer_within: float | None = None,
+        **parameters: str,
     ) -> None:
         """`answer_within`: seconds that a request waits for its answer, where the test has one that does not come."""
-        self.server, self.ledger, self.settings, self._answer_within = server, ledger, wanted, answer_within
+        self.server, self.ledger, self.overrides, self._answer_within = server, ledger, overrides, answer_within
+        self.settings = settings_of(plans, overrides, **parameters)
         self.key = server.specs[0].key
         self.lines: list[str] = []
         self.outcome: Outcome | None = None
@@ -100,19 +114,24 @@ class Trader:
         self.is_equal_to_broker = True  # else the comparison at the end is the test's own affair
         self._controls = Controls()
         self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._log: LogReader | None = None
         self._state, self._position = State(), 0
-        self._recoveries = self._gaps = 0  # before the last start
+        self._recoveries = 0  # before the last start
         self.recorded: list[e.Event] = []
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.settings.symbols or tuple(self.server.market.symbols)
+
     def connection(self) -> Connection:
-        server, symbols = self.server, self.settings.symbols or tuple(self.server.market.symbols)
+        server = self.server
         urls = live.Urls(server.rest_url, server.stream_url, server.data_url, server.rest_url)
         spec = next(spec for spec in server.specs if spec.key == self.key)
         keys, clock = Keys(spec.key, spec.secret, "loopback"), live.market_clock(server.rest_url)
-        made = live.connection_to("loopback", self.settings, keys, urls, symbols, clock, PATIENCE)
+        made = live.connection_to("loopback", self.settings, keys, urls, self.symbols, clock, PATIENCE)
         if self._answer_within is None:
             return made
         rest = AlpacaRest(keys, urls.rest, "loopback", budget=Budget(10_000), timeout=(1, self._answer_within))
@@ -121,7 +140,7 @@ class Trader:
     def start(self) -> "Trader":
         assert self._thread is None, "it runs already"
         self.error = self.outcome = None
-        self._recoveries, self._gaps = len(self.events(e.RecoveryStarted)), self._count(HISTORY)
+        self._recoveries = len(self.events(e.RecoveryStarted))
         self._controls = Controls(tell=self.lines.append)
         self._thread = threading.Thread(target=self._run, args=(self.connection(),), name="trader")
         self._thread.start()
@@ -132,6 +151,48 @@ class Trader:
             self.outcome = live.run(live.plan_of(self.settings, connection), self.ledger, self._controls)
         except BaseException as error:  # noqa: BLE001  the test's thread raises it
             self.error = error
+
+    # --- or in a process of its own, as a person starts it
+
+    @property
+    def words(self) -> list[str]:
+        """The same wish on the command line."""
+        (strategy,) = self.settings.strategies
+        parameters = [word for pair in strategy.parameters.items() for word in ("--param", "=".join(pair))]
+        changes = [word for change in (*CALM, *self.overrides) for word in ("--set", change)]
+        where = ["--loopback-url", self.server.rest_url, "--ledger", str(self.ledger)]
+        return ["run", "--paper", "--broker", "loopback", *where, "--strategy", STRATEGY, *parameters, *changes]
+
+    @property
+    def said(self) -> str:
+        """By all processes so far."""
+        path = self.ledger.with_name("said.txt")
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def spawn(self, *more: str) -> "Trader":
+        assert self._process is None, "it runs already"
+        self._recoveries = len(self.events(e.RecoveryStarted))
+        with self.ledger.with_name("said.txt").open("ab") as said:
+            command = [sys.executable, "-m", "mqd_ledger", *self.words, *more]
+            self._process = subprocess.Popen(
+                command, cwd=self.ledger.parent, env=environment(), stdout=said, stderr=said
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def send(self, number: int) -> int:
+        """A signal to the process, and what it ends with."""
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(number)
+        code = self._process.wait(DEADLINE)
+        self._process = None
+        return code
+
+    # --- its end
 
     def stop(self) -> Outcome:
         """As SIGTERM does."""
@@ -157,12 +218,22 @@ class Trader:
     def is_running(self) -> bool:
         return self._thread is not None
 
+    @property
+    def _has_ended(self) -> bool:
+        return (self._thread is not None and not self._thread.is_alive()) or (
+            self._process is not None and self._process.poll() is not None
+        )
+
     def ready(self) -> "Trader":
         """Wait until nothing blocks trading and the gap of the bars is read, while market time goes on as far as that needs."""
         self.begun()
         self.wait_until(lambda state: not state.blocks, "nothing blocks trading", seconds=4)
-        self.wait_until(lambda _: self._count(HISTORY) > self._gaps, "the history of bars is read", seconds=4)
+        self.wait_until(lambda _: self.hears_bars(), "the market data are subscribed to")
         return self
+
+    def hears_bars(self) -> bool:
+        connections = self.server.streams.connections()
+        return any(isinstance(one, DataConnection) and one.wants("bars", self.symbols[0]) for one in connections)
 
     def begun(self) -> "Trader":
         """Wait until the recovery is under way."""
@@ -182,15 +253,22 @@ class Trader:
             self.caught_up()
 
     def caught_up(self) -> None:
-        """Wait until the ledger has every bar that was played."""
+        """Wait until the ledger has every bar that was played. Where the desk has a gap to fill first, it does so some seconds into
+        a minute: then they go by.
+        """
         played = {symbol: bars[-1].start_at for symbol, bars in self.server.market.history.items() if bars}
-        self.wait_until(
-            lambda state: all(
-                (symbol, "1m") in state.last_bars and state.last_bars[symbol, "1m"] >= start_at
-                for symbol, start_at in played.items()
-            ),
-            f"bars up to {played}",
-        )
+
+        def has_them(state: State) -> bool:
+            return all(state.last_bars.get((symbol, "1m"), EPOCH) >= start_at for symbol, start_at in played.items())
+
+        patience = time.monotonic() + 0.5
+        self.wait_until(lambda state: has_them(state) or time.monotonic() > patience)
+        self.wait_until(has_them, f"bars up to {played}", seconds=1)
+
+    def compared(self) -> None:
+        """Let the comparison of the books that is due next be over, so that another one is far away."""
+        before = self._count(COMPARISON)
+        self.wait_until(lambda _: self._count(COMPARISON) > before, "a comparison", seconds=1)
 
     # --- what the ledger says -------------------------------------------------------------------------------------------
 
@@ -216,7 +294,8 @@ class Trader:
         while not holds(self.state()):
             if self.error is not None:
                 raise self.error
-            assert time.monotonic() < deadline, f"{what} did not come to be so in time\n{self.told}"
+            assert not self._has_ended, f"the run has ended before {what} came to be so\n{self.told}{self.said}"
+            assert time.monotonic() < deadline, f"{what} did not come to be so in time\n{self.told}{self.said}"
             if seconds:
                 self.later(seconds)
             time.sleep(LOOK_EVERY if not seconds else 6 * LOOK_EVERY)
@@ -300,7 +379,7 @@ class Trader:
         assert not wrong, wrong
         assert SECRET not in "\n".join(self.lines)
         assert SECRET not in json.dumps([repr(event) for event in self.recorded])
-        for path in self.ledger.parent.glob(f"{self.ledger.name}*"):
+        for path in self.ledger.parent.rglob("*"):
             assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
 
     def close(self) -> None:
@@ -308,8 +387,11 @@ class Trader:
         self._controls.stop.set()
         if self._thread is not None:
             self._thread.join(DEADLINE)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(DEADLINE)
         if self._log is not None:
-            self._log.recorder.close()
+            self._log.close()
 
 
 def _words(order: str, fill: dict[str, Any]) -> tuple[str, str, str]:
@@ -320,8 +402,17 @@ def _words(order: str, fill: dict[str, Any]) -> tuple[str, str, str]:
 def market(bars: Sequence[Bar], faults: Sequence[Fault] = (), **options: Any) -> Iterator[LoopbackServer]:
     """A server that stands five minutes before the open."""
     given = {"switches": WHOLE, "accounts": [AccountSpec(secret=SECRET)], "faults": Watched(faults), **options}
-    with LoopbackServer(bars, **given) as server:
+    with LoopbackServer(_to_the_close(bars), **given) as server:
         yield server
+
+
+def _to_the_close(bars: Sequence[Bar]) -> list[Bar]:
+    """A run ends with the bars that are played; so there is one more, in the last minute of the last day."""
+    last = max(bars, key=lambda bar: bar.start_at)
+    session = session_on(last.start_at.date())
+    assert session is not None
+    end = structs.replace(last, start_at=session.close_at - timedelta(minutes=1))
+    return [*bars, *([end] if end.start_at > last.start_at else [])]
 
 
 @contextmanager
@@ -337,13 +428,14 @@ def desk(
 ) -> Iterator[Trader]:
     """A desk that trades, at the open of the first bar's session; proved and compared with the broker's account afterwards."""
     with market(bars, faults, **options) as server:
-        wanted = settings_of(plans, overrides, **(parameters or {}))
-        trader = Trader(server, folder / "desk.ledger", wanted, answer_within)
+        given = {"answer_within": answer_within, **(parameters or {})}
+        trader = Trader(server, folder / "desk.ledger", plans, overrides, **given)
         try:
             trader.start().ready()
-            open_at = server.market.due()
-            if server.clock.now() < open_at:
-                server.play_until(open_at)
+            if server.clock.now() < server.market.due():
+                server.play_until(server.market.due())
+            trader.later(20)
+            trader.compared()
             yield trader
             if trader.is_running:
                 trader.stop()

@@ -61,6 +61,7 @@ def filled(update: Update) -> list[Command]:
         ZERO,
         leaves,
         order.filled_quantity if order.filled_quantity >= quantity else msgspec.UNSET,
+        optional_text(raw, "timestamp") or msgspec.UNSET,
     )
     return [_booked(report, update.state, update.raw, STREAM)]
 

@@ -17,12 +17,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from mqd_ledger.brokers.base import BrokerAccount, BrokerClock, BrokerFill, BrokerMovement, BrokerOrder, BrokerPosition
 from mqd_ledger.errors import BadInput
-from mqd_ledger.values import ZERO, OrderState, OrderType, Side, TimeInForce, plain
+from mqd_ledger.values import ARITHMETIC, EPOCH, ZERO, OrderState, OrderType, Side, TimeInForce, plain
 
 Raw = Mapping[str, Any]
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 SHOWN_MAX = 200  # characters of an object in a message
+SMALLEST, LARGEST = -12, 15  # powers of ten that a number of shares or dollars is between
 
 
 class Unreadable(BadInput):
@@ -74,12 +75,17 @@ def text(raw: Raw, name: str) -> str:
     value = raw.get(name)
     if not isinstance(value, str) or not value:
         raise Unreadable(f"Found {name} {value!r}; a text is needed.")
-    return value
+    return storable(value)
 
 
 def optional_text(raw: Raw, name: str) -> str:
     value = raw.get(name)
-    return value if isinstance(value, str) else ""
+    return storable(value) if isinstance(value, str) else ""
+
+
+def storable(words: str) -> str:
+    """What the log can hold: JSON may have halves of characters, of which UTF-8 knows nothing."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def optional_number(raw: Raw, name: str) -> Decimal | None:
@@ -95,6 +101,10 @@ def optional_number(raw: Raw, name: str) -> Decimal | None:
         raise Unreadable(f"Found {name} {value!r}; a number is needed.") from None
     if not number.is_finite():
         raise Unreadable(f"Found {name} {value!r}; a finite number is needed.")
+    if not number:
+        return ZERO
+    if not SMALLEST <= number.adjusted() <= LARGEST or len(number.as_tuple().digits) > ARITHMETIC.prec:
+        raise Unreadable(f"Found {name} {str(value)[:60]!r}, which is no number of shares or dollars; nothing is computed with it.")
     return number
 
 
@@ -118,7 +128,7 @@ def time_of(value: object) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(value)
-        return None if at.tzinfo is None else at.astimezone(UTC)
+        return at.astimezone(UTC) if at.tzinfo is not None and at.year >= EPOCH.year else None
     except (ValueError, OverflowError):
         return None
 
@@ -287,7 +297,7 @@ def _no_object(row: object) -> Any:
 
 def json_text(raw: object) -> str:
     """As it came, or as near to it as can be written."""
-    return json.dumps(raw, default=str, ensure_ascii=False)
+    return storable(json.dumps(raw, default=str, ensure_ascii=False))
 
 
 def shown(raw: object) -> str:

@@ -24,7 +24,7 @@ from commands.broker_reports import (
 from commands.truth import ReportUnusable
 from mqd_ledger.brokers.alpaca_executions import STREAM, Update, busted, corrected, filled
 from mqd_ledger.brokers.alpaca_orders import introduced, order_commands, replaced_by, standing, unknown_status
-from mqd_ledger.brokers.alpaca_reading import Raw, Unreadable, json_text, optional_text, order_of, time_of
+from mqd_ledger.brokers.alpaca_reading import Raw, Unreadable, json_text, optional_text, order_of, storable, time_of
 from mqd_ledger.state import State
 
 __all__ = ["commands_of", "order_commands"]
@@ -92,7 +92,7 @@ def _replaced(update: Update) -> list[Command]:
 
 def _unknown_event(update: Update) -> list[Command]:
     """What it says cannot be told from its name, but the order beside it can be read like any other."""
-    event = str(update.raw["event"])
+    event = storable(str(update.raw["event"]))
     unheard = ReportUnknownStatus(update.at, update.occurred_at, update.order.client_order_id, event)
     return [*standing(update.order, update.state, update.at), unheard]
 

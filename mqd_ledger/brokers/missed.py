@@ -6,6 +6,8 @@ more than it has told, the parts that nobody told are reported at the price that
 
 from datetime import datetime
 
+import msgspec
+
 from commands.executions import ReportFill
 from commands.truth import ReportDifference
 from mqd_ledger.brokers.base import BrokerBooks, BrokerFill, BrokerOrder
@@ -38,6 +40,7 @@ def fill_of(row: BrokerFill, theirs: BrokerOrder, ours: Order, at: datetime) -> 
         row.price,
         leaves_quantity=_leaves(theirs, row.cumulative_quantity),
         cumulative_quantity=row.cumulative_quantity,
+        stated_at=str(row.raw["transaction_time"]) if "transaction_time" in row.raw else msgspec.UNSET,
     )
 
 

@@ -2,9 +2,8 @@
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,10 +33,10 @@ class Wish(NamedTuple):
 
 def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
     """Trade with a broker until stopped, telling what happens as it does."""
-    lock = threading.Lock()
 
     def tell(line: str) -> None:
-        with lock:
+        """Nobody may be listening any more (a closed terminal, a full disk under it): trading goes on, and the log has it all."""
+        with suppress(OSError):
             click.echo(line, err=as_json)
 
     controls = Controls(tell=tell)
@@ -88,6 +87,10 @@ def _connection(settings: Settings, path: Path, wish: Wish) -> Iterator[Connecti
     if wish.is_live:
         raise BadInput("--live trades real money at Alpaca; the loopback server has none. Give --broker alpaca.")
     if wish.loopback_url is not None:
+        if wish.market:
+            raise BadInput(
+                "--bars and what belongs to it are for a server that is started; one that runs plays bars of its own."
+            )
         yield live.to_loopback(settings, live.ask_server(wish.loopback_url))
         return
     chosen = settings.loopback
@@ -101,6 +104,10 @@ def _connection(settings: Settings, path: Path, wish: Wish) -> Iterator[Connecti
 
 
 def _alpaca(settings: Settings, path: Path, wish: Wish) -> Connection:
+    if wish.loopback_url is not None:
+        raise BadInput(
+            "--loopback-url names a loopback server, but --broker alpaca trades at Alpaca. Leave one of them away."
+        )
     if wish.market:
         raise BadInput(
             "--bars plays a file, but with --broker alpaca Alpaca's own bars are traded on. Leave one of them away."

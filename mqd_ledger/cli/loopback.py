@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what it takes to serve is imported when it is done
 SAMPLE = Path("sample")
 SESSIONS = 20  # of the synthetic sample
 CASH_MAX = Decimal(10) ** 12
+SPEED_MAX = 100_000  # a session in a quarter of a second
 WATCH = 0.1  # seconds
 CHUNK = 4096
 SCRIPT = """\
@@ -147,7 +148,10 @@ def _end_with_parent(stop: threading.Event) -> None:
 def _speed(text: str) -> float | None:
     if text == "max":
         raise BadInput("speed: found 'max'; a clock needs a number above 0, or `step` to be moved by hand.")
-    return None if text == "step" else pace(text)
+    times = None if text == "step" else pace(text)
+    if times is not None and times > SPEED_MAX:
+        raise BadInput(f"speed: found {text!r}; no more than {SPEED_MAX:,} times the clock is allowed.")
+    return times
 
 
 def _dollars(text: str) -> Decimal:

@@ -66,10 +66,8 @@ def compare(record: Record, state: State, account: Mapping[str, Any], sent: Iter
 def proofs(ledger: Path) -> list[Verdict]:
     """All that `verify --rerun` proves."""
     return [
-        Verdict(f"verify: {found.name}", found.passed, found.detail.rpartition("; ")[0] or found.detail)
-        if found.passed
-        else Verdict(f"verify: {found.name}", found.passed, found.detail)
-        for found in app.verify(ledger, rerun=True)
+        Verdict(f"verify: {one.name}", one.passed, one.detail.partition("; ")[0] if one.passed else one.detail)
+        for one in app.verify(ledger, rerun=True)
     ]
 
 
@@ -161,8 +159,16 @@ def _fills(ours: Mapping[str, Traded], theirs: Mapping[str, Traded]) -> list[Ver
     orders = sorted({*ours, *theirs})
     pairs = [(order, ours.get(order, nothing), theirs.get(order, nothing)) for order in orders]
     shares = sum((one.quantity for one in theirs.values()), ZERO)
-    lost = [f"{order} {plain(their.quantity - our.quantity)}" for order, our, their in pairs if our.quantity < their.quantity]
-    more = [f"{order} {plain(our.quantity - their.quantity)}" for order, our, their in pairs if our.quantity > their.quantity]
+    lost = [
+        f"{order} {plain(their.quantity - our.quantity)}"
+        for order, our, their in pairs
+        if our.quantity < their.quantity
+    ]
+    more = [
+        f"{order} {plain(our.quantity - their.quantity)}"
+        for order, our, their in pairs
+        if our.quantity > their.quantity
+    ]
     dearer = [
         f"{order} {plain(our.notional)}, there {plain(their.notional)}"
         for order, our, their in pairs

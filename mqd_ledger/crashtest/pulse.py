@@ -9,12 +9,11 @@ from mqd_ledger.orders import Order
 from mqd_ledger.strategies.base import Signal, Signals, Strategy, StrategyParameters
 from mqd_ledger.values import Bar, Direction, Side
 
-CYCLE = 4  # minutes
-
 
 class _Restless(Strategy):
     class Parameters(StrategyParameters):
         notional: Decimal = Decimal(900)
+        cycle: int = 4  # minutes, four or more
 
     parameters: Parameters
 
@@ -26,7 +25,7 @@ class Pulse(_Restless):
     """In at one minute, out two minutes later, in every symbol."""
 
     def on_bar(self, bar: Bar) -> Signals:
-        beat = bar.start_at.minute % CYCLE
+        beat = bar.start_at.minute % self.parameters.cycle
         if beat == 0:
             return self._in(bar)
         if beat == 2:
@@ -48,7 +47,7 @@ class Waver(_Restless):
         self._wanted = ""  # the symbol of the last bar that made it buy
 
     def on_bar(self, bar: Bar) -> Iterator[Signal]:
-        beat = bar.start_at.minute % CYCLE
+        beat = bar.start_at.minute % self.parameters.cycle
         if self._wanted and self._wanted != bar.symbol:
             yield Signal(Direction.FLAT, "another one came", symbol=self._wanted)
             self._wanted = ""

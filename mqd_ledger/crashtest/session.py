@@ -9,10 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import msgspec
 
 from mqd_ledger import live, wishes
 from mqd_ledger.crashtest import pulse
@@ -27,7 +30,6 @@ from mqd_ledger.loopback.server import LoopbackServer
 from mqd_ledger.loopback.switches import Switches
 from mqd_ledger.runs import fold
 from mqd_ledger.state import State
-from mqd_ledger.values import iso
 
 SPEED = 300  # market seconds in one of the wall: a bar every fifth of a second
 SESSIONS = 500  # of bars, made as they are played: more than any test needs
@@ -39,20 +41,9 @@ SYMBOLS = ("SYNA", "SYNB")
 SWITCHES = Switches(partial_percent=40)
 HALTS = tuple(Fault("market", "halt", probability=1 / 120, params={"symbol": one, "minutes": 3}) for one in SYMBOLS)
 # What has to happen at the broker so that a victim comes by its place.
-PROVOKED: Mapping[str, Fault] = MappingProxyType({"reconnect": Fault("trade_socket", "dropped", at=40)})
-# What would keep the strategies from trading, and what is too short at this speed, where an answer takes seconds of the market's.
-SETTINGS = (
-    f"strategies=[{', '.join(f'{{name: {Path(pulse.__file__).as_posix()}:{name}}}' for name in ('Pulse', 'Waver'))}]",
-    "risk.orders_per_day_max=null",
-    "risk.duplicate_window=null",
-    "risk.daily_loss_max=null",
-    "risk.weekly_loss_max=null",
-    "risk.position_notional_max=null",
-    "operation.resend_within=3600",
-    "operation.reconcile_every=120",
-    "operation.settle=60",
-    "operation.difference_accepted_max=1000000",  # nobody is there to accept one; the verdict names it
-)
+PROVOKED: Mapping[str, Fault] = MappingProxyType({"reconnect": Fault("trade_socket", "dropped", at=12)})
+CYCLE = 4  # minutes in which the strategies go in and out
+ANSWERED_SECONDS = 12  # of the wall: so long an order that never arrived may be sent again
 
 
 class Kill(NamedTuple):
@@ -87,25 +78,32 @@ def crashtest(
 ) -> Report:
     """Kill a paper session at these points and compare it with the broker; `tell` hears of each kill."""
     began = time.monotonic()
-    _prepare(directory)
+    prepare(directory)
     planned = Faults(seed=seed) if faults == "none" else Faults.seeded(seed, faults)
     planned.add(HALTS)
     bars = sample_bars(SYMBOLS, sessions=SESSIONS, seed=seed)
     broker = directory / "broker"
     with LoopbackServer(bars, seed=seed, speed=SPEED, directory=broker, switches=SWITCHES, faults=planned) as server:
-        trader = Trader(directory / "crash.ledger", server.rest_url)
+        trader = Trader(directory / "crash.ledger", server.rest_url, settings_at(SPEED, CYCLE))
         kills = []
         for number, (place, times) in enumerate(points, 1):
             if place in PROVOKED:
-                server.call(lambda place=place: planned.add([PROVOKED[place]]))
+                server.call(partial(planned.add, [PROVOKED[place]]))
             kills.append(trader.killed(place, times))
             tell(number, kills[-1])
         server.call(planned.plan.clear)  # what has begun goes on to its end
-        trader.come_to_rest()
-        account = json.loads(json.dumps(server.call(lambda: account_state(server.account()))))
+        with trader.running() as last:
+            trader.come_to_rest(last)
+        account = truth(server)
     verdicts, record = judged(trader, account)
     happened = Counter(one.kind for one in planned.happened)
     return Report(tuple(kills), verdicts, record, dict(happened.most_common()), time.monotonic() - began)
+
+
+def truth(server: LoopbackServer) -> Mapping[str, Any]:
+    """The account as it is at the broker, as anybody outside would read it."""
+    told: Mapping[str, Any] = json.loads(server.call(lambda: msgspec.json.encode(account_state(server.account()))))
+    return told
 
 
 def judged(trader: "Trader", account: Mapping[str, Any]) -> tuple[tuple[Verdict, ...], Record]:
@@ -115,7 +113,7 @@ def judged(trader: "Trader", account: Mapping[str, Any]) -> tuple[tuple[Verdict,
     return (*verdicts, *proofs(trader.ledger)), record
 
 
-def _prepare(directory: Path) -> None:
+def prepare(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         found = next(directory.iterdir(), None)
@@ -128,10 +126,31 @@ def _prepare(directory: Path) -> None:
         raise BadInput(f"{directory} is not empty, it holds {found.name}. Give --directory a new or an empty folder.")
 
 
+def settings_at(speed: int, cycle: int) -> tuple[str, ...]:
+    """What would keep the strategies from trading is off; what is too short at this speed, where an answer takes seconds of the
+    market's, is as long as it takes.
+    """
+    file = Path(pulse.__file__).as_posix()
+    named = [f"{{name: '{file}:{name}', parameters: {{cycle: '{cycle}'}}}}" for name in ("Pulse", "Waver")]
+    return (
+        f"strategies=[{', '.join(named)}]",
+        "risk.orders_per_day_max=null",
+        "risk.duplicate_window=null",
+        "risk.daily_loss_max=null",
+        "risk.weekly_loss_max=null",
+        "risk.position_notional_max=null",
+        f"risk.stale_after={speed}",
+        f"operation.resend_within={ANSWERED_SECONDS * speed}",
+        f"operation.reconcile_every={speed * 2 // 5}",
+        f"operation.settle={speed // 5}",
+        "operation.difference_accepted_max=1000000",  # nobody is there to accept one; the verdict names it
+    )
+
+
 class Trader:
     """The program on one ledger: started, killed, started again."""
 
-    def __init__(self, ledger: Path, url: str, settings: Sequence[str] = SETTINGS) -> None:
+    def __init__(self, ledger: Path, url: str, settings: Sequence[str]) -> None:
         self.ledger = ledger
         self.wire = ledger.with_suffix(".wire")  # what it sent
         self.words = ledger.with_name("trader.txt")  # what it said
@@ -157,7 +176,9 @@ class Trader:
         command = [sys.executable, "-m", "mqd_ledger.crashtest.victim", str(self.wire), place, str(times), *self._wish]
         with (
             self.words.open("wb") as said,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True) as process,
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True
+            ) as process,
         ):
             try:
                 yield process
@@ -165,26 +186,29 @@ class Trader:
                 if process.poll() is None:
                     process.kill()
 
-    def come_to_rest(self) -> None:
-        """It runs once more, not killed: recovers, is halted, lets its last orders end, and stops."""
-        with self.running() as process:
-            deadline = time.monotonic() + QUIET_SECONDS
-            halted, quiet_since = False, 0.0
-            while not quiet_since or time.monotonic() - quiet_since < SETTLED_SECONDS:
-                time.sleep(0.2)
-                if process.poll() is not None:
-                    raise CheckFailed(f"The last trader ended by itself with exit code {process.returncode}: {self._last_words()}")
-                state = self.state()
-                if not state.blocks and not halted and state.run is not None:
-                    asked = wishes.Wish("halt", "crashtest", "the end of the test")
-                    wishes.carry_out(self.ledger, asked, live.wall_clock().now)
-                    halted = True
-                is_quiet = halted and not state.working and not state.blocks and not state.differences
-                quiet_since = (quiet_since or time.monotonic()) if is_quiet else 0.0
-                if time.monotonic() > deadline:
-                    raise CheckFailed(f"It did not come to rest in {QUIET_SECONDS:g} s: {_unrest(state)}. {self._last_words()}")
-            process.send_signal(signal.SIGTERM)
-            process.wait(QUIET_SECONDS)
+    def come_to_rest(self, process: "subprocess.Popen[bytes]") -> None:
+        """It is not killed: it is halted, its last orders end, and it stops when the books have agreed for a while."""
+        deadline = time.monotonic() + QUIET_SECONDS
+        halted, quiet_since = False, 0.0
+        while not quiet_since or time.monotonic() - quiet_since < SETTLED_SECONDS:
+            time.sleep(0.2)
+            if process.poll() is not None:
+                raise CheckFailed(
+                    f"The last trader ended by itself with exit code {process.returncode}: {self._last_words()}"
+                )
+            state = self.state()
+            if not halted and not state.blocks and state.run is not None:
+                asked = wishes.Wish("halt", "crashtest", "the end of the test")
+                wishes.carry_out(self.ledger, asked, live.wall_clock().now)
+                halted = True
+            is_quiet = halted and not state.working and not state.blocks and not state.differences
+            quiet_since = (quiet_since or time.monotonic()) if is_quiet else 0.0
+            if time.monotonic() > deadline:
+                raise CheckFailed(
+                    f"It did not come to rest in {QUIET_SECONDS:g} s: {_unrest(state)}. {self._last_words()}"
+                )
+        process.send_signal(signal.SIGTERM)
+        process.wait(QUIET_SECONDS)
 
     def state(self) -> State:
         if not self.ledger.exists():

@@ -32,7 +32,7 @@ from mqd_ledger.snapshots import Snapshots
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows SIGTERM ends a process as hard
 NOWHERE = "nowhere"
-SNAPSHOT_EVERY = 300  # events, so that some are written in the seconds that a victim lives
+SNAPSHOT_EVERY = 150  # events, so that some are written in the seconds that a victim lives
 STEP_SECONDS = 0.01  # of the wall: "times" at any instant
 
 
@@ -116,48 +116,48 @@ def _is_reconnected(side: BrokerSide, _books: object, state: Any, *_: object) ->
 PLACES: Mapping[str, Place] = MappingProxyType(
     {
         "before-commit": Place(
-            "before a turn is on the disk", 60, Call(EventLog, "commit", before=True, counts=_has_events)
+            "before a turn is on the disk", 40, Call(EventLog, "commit", before=True, counts=_has_events)
         ),
         "after-commit": Place(
             "after it is on the disk, before its orders go out",
-            12,
+            6,
             Call(BrokerSide, "send", before=True, counts=_has_effects),
         ),
         "before-send": Place(
-            "before an order's request leaves", 12, Call(AlpacaBroker, "perform", before=True, counts=_is(Submit))
+            "before an order's request leaves", 6, Call(AlpacaBroker, "perform", before=True, counts=_is(Submit))
         ),
         "before-answer": Place(
             "between an order's request and its answer",
-            12,
+            6,
             Call(http.client.HTTPConnection, "getresponse", before=True, counts=_sends_an_order),
         ),
         "after-answer": Place(
             "after the answer, before it is recorded",
-            12,
+            6,
             Call(AlpacaBroker, "perform", before=False, counts=_is(Submit)),
         ),
         "before-cancel": Place(
-            "before the request of a cancel leaves", 4, Call(AlpacaBroker, "perform", before=True, counts=_is(Cancel))
+            "before the request of a cancel leaves", 3, Call(AlpacaBroker, "perform", before=True, counts=_is(Cancel))
         ),
         "after-cancel": Place(
-            "after its answer, before it is recorded", 4, Call(AlpacaBroker, "perform", before=False, counts=_is(Cancel))
+            "after its answer, before it is recorded",
+            3,
+            Call(AlpacaBroker, "perform", before=False, counts=_is(Cancel)),
         ),
-        "arrival": Place("while something that came in is decided", 200, Call(Desk, "take", before=True)),
+        "arrival": Place("while something that came in is decided", 120, Call(Desk, "take", before=True)),
         "recovery": Place(
             "in the middle of a recovery",
             len(STEPS),
             Call(Engine, "handle", before=True, counts=_is(TakeRecoveryStep)),
         ),
-        "compared": Place("when a recovery has seen the broker's books", 3, Call(Recovery, "advance", before=True)),
+        "compared": Place("when a recovery has seen the broker's books", 2, Call(Recovery, "advance", before=True)),
         "reconnect": Place(
             "when the stream is back, before the books are compared",
             2,
             Call(BrokerSide, "_compare", before=True, counts=_is_reconnected),
         ),
-        "snapshot": Place(
-            "while a snapshot is written", 2, Call(Path, "replace", before=True, counts=_is_snapshot)
-        ),
-        "any": Place("at any instant, from the first on", 400, Instant(STEP_SECONDS)),
+        "snapshot": Place("while a snapshot is written", 2, Call(Path, "replace", before=True, counts=_is_snapshot)),
+        "any": Place("at any instant, from the first on", 350, Instant(STEP_SECONDS)),
     }
 )
 
@@ -193,7 +193,9 @@ def main(arguments: Sequence[str]) -> int:
     wire, place, times, *rest = arguments
     end_with_the_parent()
     note_orders(Path(wire))
-    Snapshots.__init__.__kwdefaults__["every"] = SNAPSHOT_EVERY
+    keywords = Snapshots.__init__.__kwdefaults__
+    assert keywords is not None
+    keywords["every"] = SNAPSHOT_EVERY
     if place != NOWHERE:
         PLACES[place].trap.set(int(times))
     return execute(rest)

@@ -4,12 +4,15 @@ An answer that never came is not an answer: the order is looked up by its client
 or long enough that it has not. Only then is anything decided anew (`commands/broker_reports.py`, `absent`).
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 from commands import Command
+from commands.broker_reports import ReportAbsent
 from commands.control import is_killing
 from commands.truth import ReportReachable, ReportUnreachable, ReportUnusable
 from mqd_ledger.brokers.alpaca import Answer, Cancel, Effect, LookUp, Replace, Submit, answer_commands
@@ -25,6 +28,7 @@ from mqd_ledger.errors import LedgerError
 from mqd_ledger.feeds.supervised import Item
 from mqd_ledger.killing import next_steps
 from mqd_ledger.recovery import Recovery
+from mqd_ledger.sessions import session_at
 from mqd_ledger.state import State
 from mqd_ledger.values import EPOCH
 
@@ -33,6 +37,9 @@ OVERLAP = timedelta(hours=1)  # executions are asked for from before the last on
 LOOK_AGAIN = (1, 2, 4, 8, 15, 30)  # seconds between two look-ups of one order; the last one for ever
 ASK_AGAIN = (1, 2, 5, 10, 30, 60)  # seconds between two comparisons that could not be made
 KILL_EVERY = timedelta(seconds=2)
+OPEN_EVERY = 45.0  # seconds of the wall: so often the connection for orders is used, so that it stays open
+OPEN_AT = range(30, 45)  # seconds of a minute, when no bar comes and no order is about to
+EARLY_MAX = 10_000  # updates; what is lost of them is in the books
 PATIENCE = 2  # comparisons that may fail before orders wait
 
 
@@ -51,10 +58,16 @@ class BrokerSide:
         self._entry = Worker("order entry", inbox)
         self.reader = Worker("broker reader", inbox)
         self._lookups: dict[str, _Lookup] = {}
+        self._queued: set[str] = set()  # orders that wait to be sent, or for the answer
+        self._recalled: set[str] = set()  # of these, the ones whose cancel waits behind them
+        self._repeats: list[Effect] = []  # cancels that are asked for once more, after the next commit
+        self._is_ours = False  # the account that answers is that of the ledger
+        self._early: deque[object] = deque(maxlen=EARLY_MAX)  # what its stream said before that was known
         self._asking = False
         self._ask_again = False  # once the look that is under way has ended
         self._ask_at = EPOCH
         self._failures = 0
+        self._open_at = 0.0
         self._told: set[str] = set()  # of what could not be read
         self._stream_up_at: datetime | None = None  # since then; None while it is down
         self.stream = connection.trades(self.hear)
@@ -67,19 +80,33 @@ class BrokerSide:
 
     def send(self, effects: Iterable[Effect], state: State, at: datetime) -> None:
         latest = at + timedelta(seconds=state.policy.unattended.resend_within)
+        session = session_at(at)
+        if session is not None and state.policy.limits.session == "regular":
+            latest = min(latest, session.close_at)  # what the broker gets after it waits there for the next open
         for effect in effects:
+            key = effect.client_order_id
+            if isinstance(effect, Submit):
+                self._queued.add(key)
+            elif isinstance(effect, Cancel) and key in self._queued:
+                self._recalled.add(key)
             self._entry.give(partial(self._perform, effect, latest), partial(self._answered, effect, at))
 
     def _perform(self, effect: Effect, latest: datetime) -> Answer:
         """An order that waited behind a broker that does not answer is not sent when nobody expects it any more."""
-        if isinstance(effect, Submit) and self.connection.clock() > latest:
-            return Answer("absent", None, "it waited too long for its turn to be sent")
+        if isinstance(effect, Submit):
+            if effect.client_order_id in self._recalled:
+                return Answer("absent", None, "it was taken back before its turn to be sent")
+            if self.connection.clock() > latest:
+                return Answer("absent", None, "it waited too long for its turn to be sent")
         return self.connection.broker.perform(effect)
 
     def _answered(
         self, effect: Effect, sent_at: datetime, answer: Answer, state: State, at: datetime
     ) -> Iterator[Command]:
         key = effect.replacement_id if isinstance(effect, Replace) else effect.client_order_id
+        if isinstance(effect, Submit):
+            self._queued.discard(key)
+            self._recalled.discard(key)
         known = self._lookups.pop(key, None)
         if answer.kind == "unknown":
             count = known.tries + 1 if known else 0
@@ -88,6 +115,8 @@ class BrokerSide:
             self._lookups[key] = _Lookup(at + wait, count, attempt_at)
             if isinstance(effect, Submit) or count >= PATIENCE:
                 self.ask_now(at)  # is it only this order, or the whole way that is down?
+            if isinstance(effect, Cancel):
+                self._ask_at = min(self._ask_at, at + KILL_EVERY)  # then it is asked for again, if the order still works
         yield from answer_commands(effect, answer, state, at)
 
     # --- what the stream says -----------------------------------------------------------------------------------------
@@ -95,12 +124,19 @@ class BrokerSide:
     def hear(self, item: Item) -> None:
         """Called by the stream's thread, which keeps what finds no room, or says that it lost it."""
         match item:
-            case ("frame", _, raw, _):
-                self._inbox.offer(lambda state, at: commands_of(raw, state, at))
+            case ("frame", _, raw, received_at):
+                self._inbox.offer(lambda state, at: self._update(raw, state, at), received_at)
             case ("up", _):
                 self._inbox.offer(self._up)
             case ("down", _, reason):
                 self._inbox.offer(lambda state, at: self._down(reason, state, at))
+
+    def _update(self, raw: object, state: State, at: datetime) -> Iterable[Command]:
+        """Nothing is booked before the broker has said that these keys are of the account that the books are of."""
+        if self._is_ours:
+            return commands_of(raw, state, at)
+        self._early.append(raw)
+        return ()
 
     def _up(self, _state: State, at: datetime) -> Iterator[Command]:
         """What was said while it was away is read from the books; until they are compared, orders go on waiting."""
@@ -121,11 +157,16 @@ class BrokerSide:
             self.reader.give(partial(self.connection.broker.perform, effect), partial(self._looked_up, effect, lookup))
         if at >= self._ask_at and not self._asking:
             self._ask(state, at)
+        if at.second in OPEN_AT and monotonic() >= self._open_at:
+            self._open_at = monotonic() + OPEN_EVERY
+            self._entry.give(self.connection.broker.rest.keep_open, lambda _nothing, _state, _at: ())
         return iter(())
 
     def _looked_up(
         self, effect: LookUp, lookup: _Lookup, answer: Answer, state: State, at: datetime
     ) -> Iterator[Command]:
+        if effect.client_order_id in self._queued:
+            return  # it was sent again since this was asked: what comes of that is not known here
         self._lookups.setdefault(effect.client_order_id, lookup)
         yield from self._answered(effect, lookup.attempt_at, answer, state, at)
 
@@ -137,7 +178,8 @@ class BrokerSide:
             for order in orders.values()
             if order.approved
         ]
-        after = max(state.attached_at, state.last_execution_at - OVERLAP) if state.account_number else at
+        last = min(state.last_execution_at, at)  # it is the broker's time, whose clock may have been ahead
+        after = max(state.attached_at, last - OVERLAP) if state.account_number else at
         self.reader.give(partial(self._books, working, after, at), self._compare)
 
     def _books(
@@ -162,17 +204,33 @@ class BrokerSide:
             self._told.add(problem)
             yield ReportUnusable(at, ORDERS, problem, "it was left out of the comparison")
         if not self.recovery.is_done(state):
-            yield from self.recovery.advance(state, books, None, at)
+            found = self.recovery.advance(state, books, None, at)
         else:
-            yield from self.reconciler.compare(state, books, at)
-        if is_killing(state):
-            yield from next_steps(state, books, at, self.reconciler.empty_since)
+            found = self.reconciler.compare(state, books, at)
+        # What waits here for its turn cannot be at the broker, and is not lost either.
+        yield from (one for one in found if not (isinstance(one, ReportAbsent) and one.client_order_id in self._queued))
+        yield from self._heard_early(books, state, at)
         open_orders = {order.client_order_id: order for order in books.open_orders}
         strays = (Cancel(stray.client_order_id, stray.broker_order_id) for stray in self.reconciler.strays)
-        self.send([*unanswered(state, open_orders), *strays], state, at)
+        self._repeats += [*unanswered(state, open_orders), *strays]
+        if is_killing(state):
+            yield from next_steps(state, books, at, self.reconciler.empty_since)
         if self._stream_up_at is not None and books.asked_at >= self._stream_up_at:
             yield ReportReachable(at, TRADE_UPDATES, "the stream is up and the books were compared")
         self._ask_at = at if self._ask_again else at + self._pause(state)
+
+    def _heard_early(self, books: BrokerBooks, state: State, at: datetime) -> Iterator[Command]:
+        account = books.account
+        is_ours = (account.environment, account.account_number) == (state.environment, state.account_number)
+        if is_ours and not self._is_ours:
+            self._is_ours = True
+            for raw in self._early:
+                yield from commands_of(raw, state, at)
+        self._early.clear()
+
+    def repeats(self) -> list[Effect]:
+        repeats, self._repeats = self._repeats, []
+        return repeats
 
     def _cannot_be_asked(self, problem: LedgerError, state: State, at: datetime) -> Iterator[Command]:
         self._ask_at = at + timedelta(seconds=ASK_AGAIN[min(self._failures, len(ASK_AGAIN) - 1)])

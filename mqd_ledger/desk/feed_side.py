@@ -50,8 +50,8 @@ class FeedSide:
     def hear(self, item: Item) -> None:
         """Called by the stream's thread, which keeps what finds no room, or says that it lost it."""
         match item:
-            case ("frame", _, raw, _):
-                self._inbox.offer(lambda state, at: self._frame(raw, state, at))
+            case ("frame", _, raw, received_at):
+                self._inbox.offer(lambda state, at: self._frame(raw, state, at), received_at)
             case ("up", _):
                 self._inbox.offer(self._up)
             case ("down", _, reason):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from queue import Empty, Queue
+from queue import Empty, Full, SimpleQueue
 from typing import NamedTuple
 
 from commands import Command
@@ -21,16 +21,18 @@ class Arrival(NamedTuple):
 
 class Inbox:
     def __init__(self, clock: Callable[[], datetime], size: int = ARRIVALS_MAX) -> None:
-        self._clock = clock
-        self._queue: Queue[Arrival] = Queue(size)
+        self._clock, self._size = clock, size
+        self._queue: SimpleQueue[Arrival] = SimpleQueue()  # a `Queue` takes longer to wake the desk up
 
     def put(self, translate: Translate) -> None:
-        """Waits while the inbox is full: for workers, who have time."""
+        """For workers: of what the desk has asked for there is always room."""
         self._queue.put(Arrival(self._clock(), translate))
 
-    def offer(self, translate: Translate) -> None:
+    def offer(self, translate: Translate, received_at: datetime | None = None) -> None:
         """Raises `queue.Full` where there is no room: for a stream, which must not wait and knows what to do about a loss."""
-        self._queue.put_nowait(Arrival(self._clock(), translate))
+        if self._queue.qsize() >= self._size:
+            raise Full
+        self._queue.put(Arrival(received_at or self._clock(), translate))
 
     def take(self, seconds: float) -> Arrival | None:
         """The next arrival, waiting so long for it at most."""

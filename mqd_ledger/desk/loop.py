@@ -10,6 +10,7 @@ from msgspec import structs
 from commands import Command
 from commands.broker_reports import BrokerReport
 from commands.control import ActivateKillSwitch, CreateLedger, EndRun, HaltTrading, StartRun
+from commands.market import ReportSymbolStatus
 from commands.truth import ReportUnreachable, ReportUnusable, StartRecovery
 from mqd_ledger import __version__
 from mqd_ledger.desk.broker_side import TRADE_UPDATES, BrokerSide
@@ -66,6 +67,7 @@ def trade(log: EventLog, plan: DeskPlan, controls: Controls) -> Outcome:
         if outcome.finished:
             desk.take(plan.connection.clock(), lambda _state, at: [EndRun(at, "the bars came to their end")])
         log.commit()
+        parts.narrator.speak()
     finally:
         desk.close()
     if saver is not None:
@@ -140,7 +142,7 @@ class Desk:
     ) -> None:
         self.engine, self.state = parts.engine, parts.engine.state
         self.log = log
-        self._outbox = parts.outbox
+        self._outbox, self._narrator = parts.outbox, parts.narrator
         connection = plan.connection
         self._inbox = Inbox(connection.clock)
         self._connection = connection
@@ -169,8 +171,9 @@ class Desk:
             arrival = self._inbox.take(0 if self._outbox else IDLE_SECONDS)
             if arrival is not None:
                 self.take(arrival.received_at, arrival.translate)
-            if self._outbox or self.log.pending >= COMMIT_AT or not len(self._inbox):
-                self.settle()
+            is_time = self._outbox or self.log.pending >= COMMIT_AT or not len(self._inbox)
+            if is_time and self.settle():
+                continue  # the worker's turn: what is due can wait until it waits for the answer
             if arrival is None or not len(self._inbox):
                 self.look()
                 if self._over_due(self._at) and self._connection.is_over() and not len(self._inbox):
@@ -192,6 +195,9 @@ class Desk:
         if command.at < self._at:  # the log's time never falls, and what is decided has to be decided the same again
             command = structs.replace(command, at=self._at)
         self._at = command.at
+        if isinstance(command, BrokerReport | ReportSymbolStatus) and command.occurred_at > command.at:
+            # A clock elsewhere is ahead of ours, or far off: what it says of the future is of now, or days and limits would move there.
+            command = structs.replace(command, occurred_at=command.at)
         try:
             events = self.engine.handle(command)
         except CommandRefused as refused:
@@ -210,11 +216,15 @@ class Desk:
         self.engine.handle(command)
         self._broker.ask_now(self._at)
 
-    def settle(self) -> None:
-        """On the disk first, then out into the world."""
+    def settle(self) -> bool:
+        """On the disk first, then out into the world; whether anything went out. Who watches is told when nothing does."""
         self.log.commit()
-        if self._outbox:
-            self._broker.send(self._outbox.take(), self.state, self._at)
+        effects = [*self._outbox.take(), *self._broker.repeats()]
+        if effects:
+            self._broker.send(effects, self.state, self._at)
+            return True
+        self._narrator.speak()
+        return False
 
     def look(self) -> None:
         """What is due, and what an operator asks."""

@@ -1,5 +1,7 @@
 """What a person who watches is told as it happens: one line for each event that matters, none while a record is rehearsed.
 
+A line is said once its event is on the disk and the orders of its turn are on their way.
+
 To tell of another event: a row in `_LINES`.
 """
 
@@ -87,6 +89,7 @@ class Narrator(KeepsNothing):
 
     def __init__(self, state: State, tell: Callable[[str], None]) -> None:
         self._state, self._tell = state, tell
+        self._unsaid: list[str] = []
         self.is_muted = True
 
     @property
@@ -96,7 +99,12 @@ class Narrator(KeepsNothing):
     def _say(self, line: Line) -> Reaction:
         def said(event: e.Event, at: datetime) -> Sequence[Command]:
             if not self.is_muted:
-                self._tell(f"{at:%Y-%m-%d %H:%M:%S}Z  {line(event, self._state)}")
+                self._unsaid.append(f"{at:%Y-%m-%d %H:%M:%S}Z  {line(event, self._state)}")
             return ()
 
         return said
+
+    def speak(self) -> None:
+        for line in self._unsaid:
+            self._tell(line)
+        self._unsaid.clear()

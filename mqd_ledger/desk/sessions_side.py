@@ -4,25 +4,29 @@ our calendar with the broker's.
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 from commands import Command
 from commands.market import CloseSession, EndSession, OpenSession
-from commands.trading import ClosePosition
+from commands.trading import CancelOrder, ClosePosition
 from commands.truth import ReportReachable, ReportUnreachable
 from mqd_ledger.brokers.base import BrokerClock
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.desk.side import Every
 from mqd_ledger.desk.worker import Worker
 from mqd_ledger.errors import LedgerError
+from mqd_ledger.orders import Order
+from mqd_ledger.recovery import BLOCK as RECOVERY
 from mqd_ledger.sessions import Session, session_at
 from mqd_ledger.state import State
-from mqd_ledger.values import iso
+from mqd_ledger.values import OrderType, Quantity, iso
 
 CALENDAR = "calendar"  # the block that stands while the broker's hours are not ours
+CLOCK = "clock"  # the block that stands while one of the two clocks is wrong
 AT_THE_CLOSE = "policy at the close"  # who asks for it
 CLOCK_EVERY = 60.0  # seconds
 CLOSE_AGAIN = 10.0  # seconds until a position that is still there is closed once more
-NEAR = timedelta(seconds=5)  # of an opening or a close, the two clocks need not agree
+NEAR = timedelta(seconds=5)  # by so much the two clocks may differ, and around an opening or a close the hours
 
 
 class SessionsSide:
@@ -44,7 +48,7 @@ class SessionsSide:
                 yield OpenSession(at, name, session.close_at)
             yield from self._before_the_close(session, name, state, at)
         if self._clock_due(at):
-            self._reader.give(_told(self._connection.broker.clock), self._compare)
+            self._reader.give(_told(self._connection.broker.clock), partial(self._compare, at))
 
     def _before_the_close(self, session: Session, name: str, state: State, at: datetime) -> Iterator[Command]:
         rules = state.policy.unattended
@@ -52,28 +56,48 @@ class SessionsSide:
         if rules.at_close == "hold" or at < closes_at - timedelta(seconds=rules.close_before):
             return
         yield EndSession(at, name, rules.at_close)
-        if rules.at_close == "flatten" and self._close_due(at):
-            for symbol in [symbol for symbol in state.positions if symbol not in state.working]:
-                yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
+        # What is held is the broker's word: what the record says may have been sold elsewhere while nobody looked.
+        if rules.at_close == "flatten" and RECOVERY not in state.blocks and self._close_due(at):
+            for symbol in list(state.positions):
+                for order in list(state.working.get(symbol, {}).values()):
+                    if not order.cancel_requested and not _closes(order, state.positions[symbol]):
+                        yield CancelOrder(at, order.client_order_id, f"{name} is ending")  # refused once, or new
+                if symbol not in state.working:
+                    yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
 
-    def _compare(self, clock: BrokerClock | LedgerError, _state: State, at: datetime) -> Iterator[Command]:
-        """An unscheduled close is the broker's to know; orders wait while one of the two says closed."""
+    def _compare(
+        self, asked_at: datetime, clock: BrokerClock | LedgerError, _state: State, at: datetime
+    ) -> Iterator[Command]:
+        """An unscheduled close is the broker's to know; orders wait while one of the two says closed. An answer may be slow: it
+        is of some instant since it was asked for.
+        """
         if not isinstance(clock, BrokerClock):
             return  # the comparison of the books says that the broker cannot be asked
         session = session_at(at)
         if clock.is_open and clock.next_close_at - at < timedelta(hours=24):
             self._closes_at = clock.next_close_at
         near = max(NEAR, timedelta(seconds=2 * self._connection.rate()))
+        first, last = asked_at - near, at + near
+        if not first <= clock.now <= last:
+            yield ReportUnreachable(
+                at, CLOCK, f"it is {iso(clock.now)} at the broker and {iso(at)} here; set this machine's clock"
+            )
+        else:
+            yield ReportReachable(at, CLOCK, "the broker's clock and ours agree")
         edges = [clock.next_open_at, clock.next_close_at, *([session.open_at, session.close_at] if session else [])]
         if clock.is_open == (session is not None):
             yield ReportReachable(at, CALENDAR, "the broker's hours are ours again")
-        elif all(abs(edge - at) > near for edge in edges):
+        elif not any(first <= edge <= last for edge in edges):
             ours, theirs = ("open", "closed") if session else ("closed", "open")
             detail = (
                 f"the market is {theirs} at the broker and {ours} by our calendar (broker: next open "
                 f"{iso(clock.next_open_at)}, next close {iso(clock.next_close_at)})"
             )
             yield ReportUnreachable(at, CALENDAR, detail)
+
+
+def _closes(order: Order, held: Quantity) -> bool:
+    return not order.strategy and order.order_type is OrderType.MARKET and order.signed(held) < 0
 
 
 def _told(ask: Callable[[], BrokerClock]) -> Callable[[], BrokerClock | LedgerError]:

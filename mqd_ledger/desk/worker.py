@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
-from queue import Queue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from commands import Command
 from mqd_ledger.desk.inbox import Inbox, Translate
 from mqd_ledger.state import State
 
-JOBS_MAX = 10_000
 T = TypeVar("T")
 Then = Callable[[T, State, datetime], Iterable[Command]]
 
@@ -20,7 +20,7 @@ class Worker:
 
     def __init__(self, name: str, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._jobs: Queue[Callable[[], Translate] | None] = Queue(JOBS_MAX)
+        self._jobs: SimpleQueue[Callable[[], Translate] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -35,8 +35,9 @@ class Worker:
 
     def stop(self, seconds: float) -> None:
         """What has not begun is not done any more; what is under way gets so long to end."""
-        while not self._jobs.empty():
-            self._jobs.get_nowait()
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait()
         self._jobs.put(None)
         self._thread.join(seconds)
 

@@ -79,6 +79,7 @@ class OrderFilled(OrderEvent, frozen=True, gc=False):
     # The broker's own count of what was filled of the order up to and with this execution, where it says one: the same execution
     # told by another source, under another name, is known by it.
     cumulative_quantity: Quantity | msgspec.UnsetType = msgspec.UNSET
+    stated_at: str | msgspec.UnsetType = msgspec.UNSET  # the broker's time as it was written, to the nanosecond
 
 
 class ReplaceRequested(OrderEvent, frozen=True, gc=False):

@@ -127,7 +127,7 @@ def instant_of(time: Any) -> datetime:
     try:
         if isinstance(time, str):
             instant = datetime.fromisoformat(time)
-            if instant.tzinfo is None:
+            if instant.tzinfo is None or instant.year < EPOCH.year:
                 raise ValueError(time)
             return instant.astimezone(UTC)
         return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanoseconds // 1000)
@@ -148,9 +148,10 @@ def _reported(
 ) -> list[Command]:
     try:
         bar = bar_of(raw)
+        is_wanted = is_regular(bar.start_at) or not regular_only  # which knows no hours of times long past
     except BadInput as problem:
         return [bad_bar(raw, at, str(problem))]
-    if regular_only and not is_regular(bar.start_at):
+    if not is_wanted:
         return []
     ends_at = bar.start_at + INTERVALS[INTERVAL]
     # A bar comes right after its minute by the exchange's clock, which may be a little ahead of ours.

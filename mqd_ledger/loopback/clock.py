@@ -124,6 +124,7 @@ class LoopbackClock:
             ) from error
         self._asked = self._wall
         self._last = self._market
+        self._span = played_span(self._market)
 
     @property
     def rate(self) -> float:
@@ -138,8 +139,16 @@ class LoopbackClock:
                 with suppress(OSError, HTTPException):  # while the server is down, time goes on as it did
                     self._market, self._wall = self._ask(), wall
             played = timedelta(seconds=(wall - self._wall) * self._rate)
-            self._last = max(self._last, later(self._market, played) if played else self._market)
+            self._last = max(self._last, self._later(played) if played else self._market)
             return self._last
+
+    def _later(self, played: timedelta) -> datetime:
+        """`later`, without a look at the calendar where the span that was found last still holds the whole way."""
+        start, end = self._span
+        if not start <= self._market < end:
+            start, end = self._span = played_span(self._market)
+        at = self._market + played
+        return at if start <= self._market and at < end else later(self._market, played)
 
     def _ask(self) -> datetime:
         connection = HTTPConnection(self._host, timeout=self._timeout)

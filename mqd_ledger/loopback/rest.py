@@ -52,6 +52,8 @@ class Rest:
                 response = await handler(request, account)
             except Refused as refused:
                 response = answer(refused.body, refused.status)
+            except ConnectionResetError:  # whoever asked was gone before the request had come whole
+                return web.Response(status=400)
         response.headers.update(headers)
         return await faults.answered(request, response)
 

@@ -195,6 +195,7 @@ VIEWS: Mapping[str, View] = MappingProxyType(
                 "filled_quantity": _money("filled_quantity"),
                 "leaves_quantity": _money("leaves_quantity"),
                 "cumulative_quantity": _money("cumulative_quantity"),
+                "stated_at": _text("stated_at"),
                 **_CAUSES,
             },
         ),

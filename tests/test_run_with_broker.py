@@ -1,0 +1,234 @@
+"""`mqd-ledger run --broker ...` as a person uses it: a process that is stopped, killed, asked and refused."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from mqd_ledger import events as e
+from mqd_ledger.cli.main import execute
+from mqd_ledger.errors import LedgerUnreadable
+from mqd_ledger.log import LogReader
+from mqd_ledger.runs import fold
+from mqd_ledger.state import State
+from mqd_ledger.values import TradingState
+from tests.desk import environment
+from tests.dsl import at
+from tests.loopback import flat
+from tests.trading import DEADLINE, Trader, market
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows SIGTERM ends a process as hard
+PLAN = "14:31 SPY LONG 5; 15:00 SPY FLAT"
+ALPACA = ("run", "--broker", "alpaca", "--ledger", "alpaca.ledger")
+LIVE_KEY = {"APCA_API_KEY_ID": "AKIDOFALIVEACCOUNT00", "APCA_API_SECRET_KEY": "secret-of-a-live-account-never-shown"}
+PAPER_KEY = {"APCA_API_KEY_ID": "PKIDOFAPAPERACCOUNT0", "APCA_API_SECRET_KEY": "secret-of-a-paper-account-never-shown"}
+
+
+@pytest.fixture
+def trader(tmp_path: Path) -> Iterator[Trader]:
+    """A market that stands at the open, and a process that trades in it."""
+    with market(flat()) as server:
+        server.play_until(at("14:30:20"))
+        found = Trader(server, tmp_path / "desk.ledger", [PLAN])
+        try:
+            found.spawn().ready()
+            server.play_until(at("14:31"))
+            yield found
+        finally:
+            found.close()
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """What the program answers, on both outputs."""
+    capsys.readouterr()
+    code = execute(arguments)
+    out, err = capsys.readouterr()
+    return code, out + err
+
+
+def test_killed_asked_and_stopped(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
+    trader.bars(1)
+    trader.quiet()
+    ledger = ("--ledger", str(trader.ledger))
+
+    code, status = asked(capsys, "status", *ledger, "--json")
+    told = json.loads(status)
+    assert code == 0
+    assert str(trader.pid) in told["writer"]
+    assert (told["mode"], told["positions"], told["trading_state"]) == ("loopback", 1, "ACTIVE")
+
+    code, refusal = asked(capsys, *trader.words)
+    assert code == 3, "two at once"
+    assert str(trader.pid) in refusal
+
+    assert trader.send(KILL) != 0
+    code, status = asked(capsys, "status", *ledger, "--json")
+    assert json.loads(status)["writer"] == "none"
+    trader.spawn().ready()
+    trader.server.play_until(at("15:00"))
+    trader.bars(1)
+    trader.quiet()
+    assert trader.send(signal.SIGTERM) == 0
+    assert trader.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
+    assert len(trader.events(e.RunStarted)) == 1
+    assert len(trader.events(e.RecoveryStarted)) == 2
+    assert not trader.events(e.RunEnded), "it goes on when it is started again"
+    assert "Went on after event" in trader.said
+    assert "Traceback" not in trader.said
+    code, proof = asked(capsys, "verify", "--rerun", *ledger)
+    assert (code, "FAIL" in proof) == (0, False), proof
+    trader.agrees()
+    trader.proved()
+
+
+def test_kill_while_it_runs(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
+    trader.bars(1)
+    trader.quiet()
+    code, told = asked(capsys, "kill", "--reason", "enough", "--ledger", str(trader.ledger))
+    assert code == 0, told
+    assert "has taken the request" in told
+    trader.wait_for(e.KillSwitchCompleted, seconds=2)
+    assert trader.at_broker()["positions"] == {}
+    assert "KILLED" in trader.said
+    assert trader.send(signal.SIGTERM) == 0
+    trader.agrees()
+    trader.proved()
+
+
+def test_kill_while_nobody_runs(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is recorded at once; the next run closes before it does anything else, and stays halted."""
+    trader.bars(1)
+    trader.quiet()
+    assert trader.send(signal.SIGTERM) == 0
+    code, told = asked(capsys, "kill", "--reason", "enough", "--ledger", str(trader.ledger))
+    assert code == 0
+    assert "no order goes out any more" in " ".join(told.split())
+    assert trader.state().trading_state is TradingState.HALTED
+    trader.spawn().begun()
+    trader.wait_for(e.KillSwitchCompleted, seconds=2)
+    assert trader.at_broker()["positions"] == {}
+    assert trader.send(signal.SIGTERM) == 0
+    code, told = asked(capsys, "resume", "--reason", "looked at it", "--ledger", str(trader.ledger))
+    assert (code, trader.state().trading_state) == (0, TradingState.ACTIVE), told
+    trader.agrees()
+    trader.proved()
+
+
+def test_json_alone_on_the_output(tmp_path: Path) -> None:
+    with market(flat()) as server:
+        trader = Trader(server, tmp_path / "desk.ledger", [PLAN])
+        words = [sys.executable, "-m", "mqd_ledger", *trader.words, "--json"]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True)
+        try:
+            trader.ready()
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+            process.communicate()
+            trader.close()
+    assert process.returncode == 0
+    assert json.loads(out)["mode"] == "loopback"
+    assert "passed    7 limits" in err
+
+
+def _state(ledger: Path) -> State:
+    try:
+        with LogReader.open(ledger) as log:
+            return fold(log, upto=log.head.position)
+    except LedgerUnreadable:  # it is not there yet
+        return State()
+
+
+def _until(ledger: Path, bars: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + DEADLINE
+    while _state(ledger).bars_total < bars:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"there were not {bars} bars in time"
+        time.sleep(0.02)
+
+
+def test_with_a_server_of_its_own(tmp_path: Path) -> None:
+    """One command for all; it takes its server with it, and the same command goes on with the same account."""
+    words = ["run", "--paper", "--broker", "loopback", "--speed", "1200", "--ledger", "own.ledger"]
+    ledger, orders = tmp_path / "own.ledger", -1
+    for bars in (10, 40):
+        command = [sys.executable, "-m", "mqd_ledger", *words]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True)
+        try:
+            _until(ledger, bars, process)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == 0, err
+        assert "passed    7 limits" in out
+        assert err == ""
+        state = _state(ledger)
+        assert state.orders_total >= orders
+        orders = state.orders_total
+    assert state.run is not None
+    assert state.run.run == 1
+    assert execute(["verify", "--rerun", "--ledger", str(ledger)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "keys", "says"),
+    (
+        ((*ALPACA, "--live", "--symbols", "SPY"), {}, ("live_trading: true", "There are no keys", "MQD_LIVE_CONFIRMED")),
+        ((*ALPACA, "--live", "--symbols", "SPY"), PAPER_KEY, ("live_trading: true", "paper")),
+        ((*ALPACA, "--live", "--symbols", "SPY"), LIVE_KEY, ("live_trading: true", "MQD_LIVE_CONFIRMED")),
+        ((*ALPACA, "--live", "--symbols", "SPY", "--set", "live_trading=true"), PAPER_KEY, ("paper",)),
+        ((*ALPACA, "--paper", "--symbols", "SPY"), LIVE_KEY, ("live",)),
+        ((*ALPACA, "--paper", "--symbols", "SPY"), {}, ("There are no keys to the broker's paper account",)),
+        ((*ALPACA, "--paper"), PAPER_KEY, ("symbols: found none", "at least one symbol")),
+        ((*ALPACA, "--paper", "--symbols", "spy"), PAPER_KEY, ("symbols", "as the exchange writes it")),
+        (("run", "--paper", "--broker", "loopbck"), {}, ("broker: found 'loopbck'",)),
+        (("run", "--live", "--broker", "loopback", "--symbols", "SPY"), {}, ("--live trades real money at Alpaca",)),
+        (
+            ("run", "--paper", "--broker", "loopback", "--loopback-url", "http://127.0.0.1:9"),
+            {},
+            ("No loopback server answers at http://127.0.0.1:9",),
+        ),
+        (("run", "--paper", "--loopback-url", "http://127.0.0.1:9"), {}, ("need a broker",)),
+    ),
+)
+def test_what_is_refused_before_anything_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    keys: dict[str, str],
+    says: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*LIVE_KEY, "MQD_ALPACA_KEY_ID", "MQD_ALPACA_SECRET_KEY", "MQD_LIVE_CONFIRMED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    code, told = asked(capsys, *words)
+    assert code == 2, told
+    flowing = " ".join(told.split())
+    assert [text for text in says if text not in flowing] == [], told
+    assert not [value for name, value in keys.items() if value in told]
+    assert list(tmp_path.iterdir()) == [], "no ledger and no lock is left behind"
+
+
+def test_a_server_that_is_no_loopback_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address of its websocket is a likely mistake."""
+    monkeypatch.chdir(tmp_path)
+    with market(flat()) as server:
+        url = f"http://{urlsplit(server.rest_url).netloc}/v2"
+        code, told = asked(capsys, "run", "--paper", "--broker", "loopback", "--loopback-url", f"{url}/stream", "--json")
+        assert code in {0, 2}, told
