@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,35 @@ from typing import Any
 import click
 import pytest
 
+from commands.control import CreateLedger, StartRun
+from commands.truth import AttachAccount
 from mqd_ledger.cli.main import VERBS, cli, execute
 from mqd_ledger.cli.trading import STOP_SIGNALS, stopping
+from mqd_ledger.engine import Engine
 from mqd_ledger.errors import LedgerUnreadable
-from mqd_ledger.events import OrderFilled
-from mqd_ledger.log import LogReader
+from mqd_ledger.events import OrderFilled, Source
+from mqd_ledger.lock import WriterLock
+from mqd_ledger.log import EventLog, LogReader
+from mqd_ledger.policy import Policy
+from mqd_ledger.state import State
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("duckdb", "eventsourcing", "pydantic", "rich", "yaml", "mqd_ledger.app", "mqd_ledger.settings")
+HEAVY = (
+    *(
+        "aiohttp",
+        "alpaca",
+        "dotenv",
+        "duckdb",
+        "eventsourcing",
+        "msgpack",
+        "pydantic",
+        "requests",
+        "rich",
+        "stamina",
+        "yaml",
+    ),
+    *("mqd_ledger.app", "mqd_ledger.live", "mqd_ledger.settings"),
+)
 GROUPS = {"config": ["check"], "import": ["bars", "log"]}
 LEAVES = [[verb, *([sub] if sub else [])] for verb in VERBS for sub in GROUPS.get(verb, [""])]
 BARS = """symbol,timestamp,open,high,low,close,volume
@@ -128,7 +150,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     for name in os.environ:
-        if name.startswith("MQD_"):
+        if name.startswith(("MQD_", "APCA_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -206,10 +228,24 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_the_shell_completes_verbs_and_options(tmp_path: Path) -> None:
-    extra = {"_MQD_LEDGER_COMPLETE": "bash_complete", "COMP_WORDS": "mqd-ledger replay --u", "COMP_CWORD": "2"}
+@pytest.mark.parametrize(
+    ("begun", "completed"),
+    (
+        ("rec", {"reconcile"}),
+        ("replay --u", {"--until"}),
+        ("run --b", {"--bars", "--broker"}),
+        ("loopback --f", {"--faults"}),
+        ("crashtest --faults ", {"none", "light", "heavy"}),
+        ("doctor --broker ", {"simulated", "loopback", "alpaca"}),
+        ("kill --loop", {"--loopback-url"}),
+        ("reconcile --a", {"--accept"}),
+    ),
+)
+def test_the_shell_completes_verbs_options_and_their_values(begun: str, completed: set[str], tmp_path: Path) -> None:
+    words = f"mqd-ledger {begun}"
+    extra = {"_MQD_LEDGER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run(command(), cwd=tmp_path, env=environment(**extra), capture_output=True, check=False)
-    assert "--until" in done.stdout.decode()
+    assert {line.partition(",")[2] for line in done.stdout.decode().split()} == completed
 
 
 # --- the happy path ---------------------------------------------------------------------------------------------------
@@ -422,6 +458,28 @@ def test_a_strategy_of_ones_own_trades(here: Path, ask: Any) -> None:
     )
     assert found["orders"] >= 1
     assert "every" in ask("backtest", "--bars", "bars.csv", "--strategy", "mine.py:Buys")
+
+
+@pytest.mark.parametrize(
+    ("verb", "keys"),
+    (
+        (["doctor"], {"passed", "checks"}),
+        (["reconcile"], {"open", "booked"}),
+        (["config", "check"], {"risk", "broker", "operation"}),
+        (["verify"], {"passed", "findings"}),
+        (["status"], {"kill_switch", "account", "differences"}),
+    ),
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_said_is_also_had_as_json(verb: list[str], keys: set[str], ledger: Path, ask: Any) -> None:
+    assert keys <= parsed(ask(*verb, "--json")).keys()
+    assert ask(*verb)
+
+
+def test_the_list_of_faults_is_had_as_json(ask: Any) -> None:
+    faults = parsed(ask("loopback", "--list-faults", "--json"))
+    assert all(fault["does"] for fault in faults)
+    assert "gateway_timeout_after" in {fault["name"] for fault in faults}
 
 
 def test_the_settings_in_force_are_shown_with_the_keys_that_set_takes(here: Path, ask: Any) -> None:
@@ -674,6 +732,26 @@ def test_a_running_ledger_can_be_looked_at_and_halted_but_not_written_by_another
     assert process.returncode == 0
     assert parsed(ask("status", "--json"))["trading_state_reason"] == "wait"
     assert parsed(ask("status", "--json", "--ledger", "copy.ledger"))["events"] > 0
+
+
+def test_a_second_run_is_refused_before_it_starts_a_loopback_server(ledger: Path, here: Path, ask: Any) -> None:
+    with WriterLock(ledger):
+        assert f"process {os.getpid()}" in ask("run", "--paper", "--broker", "loopback", exit_code=3)
+    assert not (here / "paper.ledger.loopback").exists()
+
+
+def test_a_kill_that_cannot_reach_the_broker_is_recorded_and_says_so(here: Path, ask: Any) -> None:
+    """The one command that records something and is no success: it has to be seen that the positions are still there."""
+    at = datetime(2026, 1, 5, 15, tzinfo=UTC)
+    with EventLog.create(here / "paper.ledger", durability="normal") as log:
+        engine = Engine(State(), log)
+        engine.handle(CreateLedger(at, "desk"))
+        engine.handle(StartRun(at, "alpaca-paper", "1", Source("alpaca", "paper iex: SPY", ""), (), Policy()))
+        engine.handle(AttachAccount(at, "alpaca", "paper", "PA3LOOPBACK1"))
+        log.commit()
+    answer = ask("kill", "--reason", "enough", exit_code=2)
+    assert "The kill switch is recorded, but nothing is closed at the broker yet" in answer
+    assert parsed(ask("status", "--json"))["kill_switch"] == "active: enough"
 
 
 def test_the_first_request_to_stop_waits_and_the_second_does_not() -> None:

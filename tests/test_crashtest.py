@@ -35,10 +35,10 @@ from tests.dsl import OPENING
 
 SEED = 7
 POINTS = [
-    ("before-commit", 9),
-    ("after-commit", 2),
+    ("before-commit", 4),
+    ("after-commit", 1),
     ("before-answer", 1),
-    ("after-answer", 2),
+    ("after-answer", 1),
     ("before-cancel", 1),
     ("recovery", 4),
 ]

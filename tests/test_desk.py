@@ -71,7 +71,7 @@ def test_an_order_that_never_arrived_is_sent_again_while_it_is_young(
     """The program ends right after the attempt; the next one finds no such order at the broker."""
     faults = rows("rest dropped method=POST")
     with desk(tmp_path, flat(), "14:30 SPY LONG 5", faults=faults) as trader:
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda _: trader.submissions == 1)
         trader.stop()
         assert trader.orders == ["BUY 0 PENDING"]

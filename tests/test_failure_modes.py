@@ -3,7 +3,6 @@
 After every one the ledger is proved, its strategies are run again, and positions, cash and executions are the broker's (`desk`).
 """
 
-import signal
 from datetime import timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -19,10 +18,9 @@ from mqd_ledger.loopback.switches import Switches
 from mqd_ledger.values import DifferenceKind, OrderState, TradingState
 from tests.dsl import at
 from tests.loopback import flat, minutes
-from tests.trading import Trader, desk, rows
+from tests.trading import KILL, Trader, desk, rows
 
 D = Decimal
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows SIGTERM ends a process as hard
 UNEVEN = Switches(partial_percent=100)  # every order is filled in part at once, and wholly a minute later
 LOST = "update lost times=9"  # what is said of orders never arrives
 # What the broker answers is as old as that: for some seconds it denies orders that it has.
@@ -46,13 +44,16 @@ def differences(trader: Trader) -> list[DifferenceKind]:
         (("rest dropped_after method=POST",), 1, 1),
         (("rest truncated method=POST", LOST), 1, 1),
         (("rest html_after method=POST", LOST), 1, 1),
-        (("rest dropped method=POST",), 2, 2),  # this one never arrived: the same order goes out again
+        (("rest dropped method=POST",), 2, 2),  # these never arrived: the same order goes out again
+        (("rest gateway_timeout method=POST",), 2, 2),
+        (("rest error method=POST",), 2, 2),
+        (("rest rate_limited method=POST",), 2, 2),
     ),
 )
 def test_f01_duplicate_submission(tmp_path: Path, plan: tuple[str, ...], requests: int, attempts: int) -> None:
     prices = minutes(SPY="100 101 102 103")
     with desk(tmp_path, prices, "14:30 SPY LONG 5", faults=rows(*plan)) as trader:
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda state: state.positions, "the position", seconds=2)
         trader.quiet(seconds=2)
         trader.later(60)  # whoever would order once more has had the time
@@ -67,7 +68,7 @@ def test_f01_an_order_that_the_broker_denied_to_have_is_not_made_twice(tmp_path:
     """It is sent again under its name, and the broker says that the name must be unique: so it has it."""
     with desk(tmp_path, minutes(SPY="100 101 102 103"), "14:30 SPY LONG 5") as trader:
         trader.faults.add(rows("rest dropped_after method=POST", LOST) + rows(*LAGGING, market_seconds=60))
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda state: state.positions and not state.working, "the position", seconds=2)
         (order,) = trader.state().orders.values()
         assert (order.state, order.executions) == (OrderState.FILLED, 1)
@@ -210,7 +211,9 @@ def test_f08_stale_data(tmp_path: Path) -> None:
         trader.wait_until(lambda state: state.orders)
         trader.bars(1)
         trader.quiet()
-        assert trader.orders == ["BUY 0 REJECTED", "BUY 5 FILLED"], "the bar that broke the silence was too late to act on"
+        assert trader.orders == ["BUY 0 REJECTED", "BUY 5 FILLED"], (
+            "the bar that broke the silence was too late to act on"
+        )
         assert denied(trader) == ["trading_is_allowed"]
 
 
@@ -245,7 +248,7 @@ def test_f09_timeout_whose_order_was_accepted(tmp_path: Path) -> None:
     faults = rows("rest hang_after method=POST", seconds=0.8) + rows(LOST)
     prices = minutes(SPY="100 101 102 103")
     with desk(tmp_path, prices, "14:30 SPY LONG 5", faults=faults, answer_within=0.3) as trader:
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda state: state.positions, "the position", seconds=2)
         trader.quiet(seconds=2)
         (order,) = trader.state().orders.values()
@@ -271,7 +274,7 @@ def test_f10_torn_writes(tmp_path: Path) -> None:
     with desk(tmp_path, flat(), "14:30 SPY LONG 5; 14:50 SPY FLAT", faults=faults) as trader:
         trader.stop()
         trader.spawn().ready()
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda _: trader.submissions == 1)
         trader.send(KILL)
         assert len(trader.at_broker()["orders"]) == 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,30 @@ TOP_LEVEL = {
     *("commands", "config", "mqd_ledger", "projections", "tests", "tools"),
 }
 LINES_MAX = 400  # about 300 is the aim
-HEAVY = {"alpaca", "discord_webhook", "duckdb", "eventsourcing", "numpy", "pandas", "pydantic", "requests", "rich"}
+HEAVY = {
+    *(
+        "aiohttp",
+        "alpaca",
+        "asyncio",
+        "discord_webhook",
+        "dotenv",
+        "duckdb",
+        "eventsourcing",
+        "filelock",
+        "msgpack",
+        "msgspec",
+    ),
+    *("numpy", "pandas", "pydantic", "requests", "rich", "sqlite3", "ssl", "stamina", "urllib3", "websockets", "yaml"),
+}
+MODULES = {"alpaca-py": "alpaca", "discord-webhook": "discord_webhook", "python-dotenv": "dotenv", "PyYAML": "yaml"}
+EVERYWHERE = {
+    "msgspec",
+    "pydantic",
+    "tzdata",
+    "discord_webhook",
+}  # no homes: shapes of data, data alone, and not used yet
+# Where this project may point to: this machine, addresses that nobody has, and the broker.
+HOSTS = r"127\.0\.0\.1|localhost|10\.0\.0\.1|somewhere\.else|\[|\{|(?:[\w-]+\.)*alpaca\.markets"
 
 
 def canonical(name: str) -> str:
@@ -144,6 +168,33 @@ def test_everything_from_commands_and_projections_down_is_kept_pure() -> None:
     rows = layer_rows()
     first = rows.index({"commands", "projections"})
     assert set(rule("pure")["source_modules"]) == set().union(*rows[first:])
+
+
+def test_every_library_has_one_home_and_none_in_the_core() -> None:
+    names = [pin.split("==")[0] for pin in PROJECT["project"]["dependencies"]]
+    modules = {MODULES.get(name, name) for name in names}
+    assert modules - EVERYWHERE - set(rule("one-home")["forbidden_modules"]) == set()
+    assert modules - {"msgspec", "tzdata"} - set(rule("pure")["forbidden_modules"]) == set()
+    told = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## Decisions")[2].partition("Where the design")[0]
+    )
+    assert [name for name in names if f"**{name}**" not in told] == []
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """The name and the text of every file of the project."""
+    for top in sorted(TOP_LEVEL):
+        path = ROOT / top
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and file.suffix != ".pyc":
+                yield file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8", errors="replace")
+
+
+def test_no_file_points_to_a_machine_or_an_address_of_its_own() -> None:
+    address = re.compile(rf"(?:https?|wss?)://(?!{HOSTS})[\w.-]+")
+    folder = re.compile(r"(?<![\w.*/])/(?:home|root|Users|work|mnt|srv)/[\w.-]+")
+    found = {name: [*address.findall(text), *folder.findall(text)] for name, text in texts()}
+    assert {name: places for name, places in found.items() if places} == {}
 
 
 def test_help_starts_without_the_heavy_libraries() -> None:

@@ -162,6 +162,21 @@ def test_an_order_of_which_an_execution_was_undone_is_not_booked_again() -> None
     is_alike(desk, account)
 
 
+def test_an_order_that_is_over_at_the_broker_with_less_than_was_ordered_is_over_here_too() -> None:
+    """Its last execution was lost on the way and then undone: nothing is missing, and nothing will come any more."""
+    desk, account, eyes = attached(), Account(), reconciler()
+    name = sent(desk, account, "BUY 10 SPY")
+    account.fill(name, "4", "100", OPENING + SECOND)
+    look(desk, eyes, account.books(LATER))
+    account.end(name, "filled", LATER)
+    assert look(desk, eyes, account.books(LATER + SECOND)) == [], "the answer may only lag behind"
+    look(desk, eyes, account.books(LATER + SECOND + SETTLE))
+    assert desk.state.orders[name].state is OrderState.CANCELED
+    assert desk.state.orders[name].filled_quantity == 4
+    is_alike(desk, account)
+    is_decided_again(desk)
+
+
 def test_executions_that_were_booked_without_the_brokers_count_are_not_booked_again() -> None:
     desk, account, eyes = attached(), Account(), reconciler()
     name = sent(desk, account, "BUY 10 SPY")

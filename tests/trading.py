@@ -9,6 +9,7 @@ the ledger is proved, the strategies are run again, and positions, cash and exec
 """
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -45,12 +46,13 @@ from mqd_ledger.runs import Controls, Outcome
 from mqd_ledger.sessions import session_on
 from mqd_ledger.settings import Settings, StrategySettings
 from mqd_ledger.state import State
-from mqd_ledger.values import EPOCH, Bar, plain
+from mqd_ledger.values import EPOCH, Bar, OrderState, plain
 from tests.desk import environment
 from tests.loopback import TO_THE_OPEN, WHOLE
 
 DEADLINE = 20.0  # seconds of the wall for anything to come about
 LOOK_EVERY = 0.01
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows SIGTERM ends a process as hard
 COMPARISON = "GET /v2/account/activities"  # one of its requests
 CALM = ("broker=loopback", "alpaca.requests_per_minute=10000", "risk.duplicate_window=null")
 STRATEGY = f"{Path(__file__).with_name('scheduled.py')}:Scheduled"
@@ -246,11 +248,13 @@ class Trader:
         """So many seconds of market time go by."""
         self.server.play_until(self.server.clock.now() + timedelta(seconds=seconds))
 
-    def bars(self, minutes: int = 1) -> None:
-        """Minutes are played one after another, and the ledger has the bars of each."""
+    def bars(self, minutes: int = 1, *, answered: bool = True) -> None:
+        """Minutes are played one after another; the ledger has the bars of each, and the broker has `answered` what followed."""
         for _ in range(minutes):
             self.server.step()
             self.caught_up()
+            if answered:
+                self.wait_until(_has_answers, "an answer to every order")
 
     def caught_up(self) -> None:
         """Wait until the ledger has every bar that was played. Where the desk has a gap to fill first, it does so some seconds into
@@ -394,6 +398,11 @@ class Trader:
             self._log.close()
 
 
+def _has_answers(state: State) -> bool:
+    orders = [order for working in state.working.values() for order in working.values()]
+    return all(order.state is not OrderState.PENDING for order in orders)
+
+
 def _words(order: str, fill: dict[str, Any]) -> tuple[str, str, str]:
     return str(order), plain(Decimal(str(fill["qty"]))), plain(Decimal(str(fill["price"])))
 
@@ -428,8 +437,8 @@ def desk(
 ) -> Iterator[Trader]:
     """A desk that trades, at the open of the first bar's session; proved and compared with the broker's account afterwards."""
     with market(bars, faults, **options) as server:
-        given = {"answer_within": answer_within, **(parameters or {})}
-        trader = Trader(server, folder / "desk.ledger", plans, overrides, **given)
+        ledger = folder / "desk.ledger"
+        trader = Trader(server, ledger, plans, overrides, answer_within=answer_within, **(parameters or {}))
         try:
             trader.start().ready()
             if server.clock.now() < server.market.due():
@@ -446,4 +455,4 @@ def desk(
             trader.close()
 
 
-__all__ = ["DEADLINE", "TO_THE_OPEN", "Trader", "Watched", "desk", "market", "rows", "settings_of"]
+__all__ = ["DEADLINE", "KILL", "TO_THE_OPEN", "Trader", "Watched", "desk", "market", "rows", "settings_of"]

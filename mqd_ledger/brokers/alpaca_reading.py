@@ -104,7 +104,9 @@ def optional_number(raw: Raw, name: str) -> Decimal | None:
     if not number:
         return ZERO
     if not SMALLEST <= number.adjusted() <= LARGEST or len(number.as_tuple().digits) > ARITHMETIC.prec:
-        raise Unreadable(f"Found {name} {str(value)[:60]!r}, which is no number of shares or dollars; nothing is computed with it.")
+        raise Unreadable(
+            f"Found {name} {str(value)[:60]!r}, which is no number of shares or dollars; nothing is computed with it."
+        )
     return number
 
 

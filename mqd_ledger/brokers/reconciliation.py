@@ -150,8 +150,8 @@ class Reconciler:
         key = ours.client_order_id
         if ours.is_working:
             is_filled = theirs.state is OrderState.FILLED
-            if is_filled and ours.quantity is not None and ours.filled_quantity < ours.quantity:
-                return  # what is missing of it is looked for among the executions, or was undone
+            if is_filled and ours.quantity is not None and ours.filled_quantity < theirs.filled_quantity:
+                return  # what is missing of it is looked for among the executions
             if self._suspicions.lasts(ENDED, key, theirs.status):
                 yield contradiction(theirs, ours, books, at)
                 yield ReportCanceled(at, theirs.updated_at, key, f"the broker says that it is {theirs.status}")

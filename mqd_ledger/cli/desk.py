@@ -15,12 +15,16 @@ from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.cli import output, trading
 from mqd_ledger.cli.options import settings_of
 from mqd_ledger.desk.connection import Connection
+from mqd_ledger.desk.narration import Teller
 from mqd_ledger.errors import BadInput
 from mqd_ledger.events import Source
 from mqd_ledger.live_safety import Person, require_live
+from mqd_ledger.lock import WriterLock
 from mqd_ledger.runs import Controls
 from mqd_ledger.settings import Settings
 from mqd_ledger.state import State
+
+SAY_SECONDS = 2.0  # so long at most the end of a run waits for who reads its lines
 
 
 class Wish(NamedTuple):
@@ -34,12 +38,13 @@ class Wish(NamedTuple):
 def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
     """Trade with a broker until stopped, telling what happens as it does."""
 
-    def tell(line: str) -> None:
+    def say(line: str) -> None:
         """Nobody may be listening any more (a closed terminal, a full disk under it): trading goes on, and the log has it all."""
         with suppress(OSError):
             click.echo(line, err=as_json)
 
-    controls = Controls(tell=tell)
+    teller = Teller(say)
+    controls = Controls(tell=teller.tell)
     alone = output.json_alone(wanted=as_json)
     with alone, trading.stopping(controls.stop), _connection(settings, path, wish) as connection:
         specs = trading.specs_of(settings)
@@ -47,7 +52,14 @@ def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
         feed = Feed(Source("alpaca", connection.name, ""), tuple, "1m", (connection.name,))
         if not as_json:
             trading.announce(mode, settings, specs, feed, str(path))
-        outcome = live.run(live.plan_of(settings, connection), path, controls)
+        try:
+            outcome = live.run(live.plan_of(settings, connection), path, controls)
+        finally:
+            is_heard = teller.stop(SAY_SECONDS)
+    if not is_heard:
+        os._exit(
+            0
+        )  # how it ended can be said to nobody, and Python would wait for the terminal, too; the log is closed
     stopped = not outcome.finished
     if as_json:
         trading.print_run_json(outcome, feed, path, stopped=stopped, mode=mode)
@@ -93,6 +105,9 @@ def _connection(settings: Settings, path: Path, wish: Wish) -> Iterator[Connecti
             )
         yield live.to_loopback(settings, live.ask_server(wish.loopback_url))
         return
+    if path.exists():  # a second run is refused before it starts a server for nothing
+        with WriterLock(path):
+            pass
     chosen = settings.loopback
     arguments = [
         *("--speed", str(chosen.speed), "--seed", str(chosen.seed), "--cash", str(chosen.cash)),

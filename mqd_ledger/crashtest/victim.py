@@ -193,10 +193,10 @@ def main(arguments: Sequence[str]) -> int:
     wire, place, times, *rest = arguments
     end_with_the_parent()
     note_orders(Path(wire))
-    keywords = Snapshots.__init__.__kwdefaults__
-    assert keywords is not None
-    keywords["every"] = SNAPSHOT_EVERY
     if place != NOWHERE:
+        keywords = Snapshots.__init__.__kwdefaults__
+        assert keywords is not None
+        keywords["every"] = SNAPSHOT_EVERY
         PLACES[place].trap.set(int(times))
     return execute(rest)
 

@@ -115,8 +115,8 @@ class BrokerSide:
             self._lookups[key] = _Lookup(at + wait, count, attempt_at)
             if isinstance(effect, Submit) or count >= PATIENCE:
                 self.ask_now(at)  # is it only this order, or the whole way that is down?
-            if isinstance(effect, Cancel):
-                self._ask_at = min(self._ask_at, at + KILL_EVERY)  # then it is asked for again, if the order still works
+            if isinstance(effect, Cancel):  # an order that still works then is asked back again
+                self._ask_at = min(self._ask_at, at + KILL_EVERY)
         yield from answer_commands(effect, answer, state, at)
 
     # --- what the stream says -----------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from commands import Command
-from commands.market import ReportBar, ReportFeedRecovered, ReportFeedStale
+from commands.market import ReportBar, ReportFeedRecovered, ReportFeedStale, ReportSymbolStatus
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.desk.inbox import Inbox
 from mqd_ledger.desk.side import Every
@@ -22,6 +22,7 @@ from mqd_ledger.values import EPOCH, Bar, Symbol
 
 Found = Sequence[Bar | RejectedRow]
 BARS = "bars"
+NEVER = datetime.max.replace(tzinfo=UTC)
 GAP_MAX = timedelta(
     days=7
 )  # bars older than that are not asked for: no indicator of a minute strategy looks back so far
@@ -40,7 +41,9 @@ class FeedSide:
         self._heard_at = EPOCH  # of the last bar, by the desk's clock
         self._has_gap = False  # the stream was away, or lost frames: what it did not bring is to be read
         self._reading = False
+        self._is_new_gap = False  # the stream was away again while the last one was read
         self._failures = 0
+        self._halted: dict[Symbol, datetime] = {}  # by the exchange -> since when, as far as it was noticed here
         self._held: deque[Mapping[str, Any]] = deque(maxlen=HELD_MAX)
         self._last_reason = ""
         self._read_due = Every(GAP_AGAIN)
@@ -62,13 +65,17 @@ class FeedSide:
         if is_bar and self._has_gap:
             self._held.append(raw)  # what was missed is older and has to come first
             return
-        yield from commands_of(raw, at)
+        for command in commands_of(raw, at):
+            if isinstance(command, ReportBar) and command.bar.start_at >= self._halted.get(command.bar.symbol, NEVER):
+                yield ReportSymbolStatus(at, at, command.bar.symbol, False, "", "it trades again")  # noqa: FBT003
+            yield command
         if is_bar:
             self._heard_at = at
             yield ReportFeedRecovered(at, BARS, "bars come again")
 
     def _up(self, _state: State, _at: datetime) -> Iterator[Command]:
         self._has_gap = True
+        self._is_new_gap = self._reading
         self._read_due = Every(GAP_AGAIN)
         self._last_reason = ""
         return iter(())
@@ -81,11 +88,13 @@ class FeedSide:
     def tick(self, state: State, at: datetime) -> Iterator[Command]:
         can_read = self._has_gap and self.stream.stream.is_up and not self._reading and at.second >= SETTLED
         if can_read and self._read_due(at):
-            self._reading = True
+            self._reading, self._is_new_gap = True, False
             since = {symbol: _since(symbol, state, at) for symbol in self._connection.symbols}
             self._reader.give(lambda: self._read(since, at), self._filled)
         if not self._look_due(at):
             return
+        # The word that trading goes on may be lost; a minute that began after the halt and has trades says the same.
+        self._halted = {symbol: self._halted.get(symbol, at) for symbol in state.halted_symbols}
         session = session_at(at)
         if session is None or self._heard_at == EPOCH:
             self._heard_at = at
@@ -122,9 +131,11 @@ class FeedSide:
                 return
             bars = ()  # it goes on with the gap, which the event before this tells
         self._failures = 0
-        self._has_gap = False
+        self._has_gap = self._is_new_gap
         known = {symbol: start_at for (symbol, interval), start_at in state.last_bars.items() if interval == "1m"}
         yield from gap_commands(bars, at, known)
+        if self._has_gap:
+            return
         held, self._held = list(self._held), deque(maxlen=HELD_MAX)
         for raw in held:
             for command in commands_of(raw, at):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import NamedTuple
 
 from msgspec import structs
@@ -37,6 +38,7 @@ from mqd_ledger.values import from_microseconds
 
 IDLE_SECONDS = 0.05  # of the wall: how long the desk waits for an arrival before it looks at what is due
 COMMIT_AT = 500  # events: a burst of arrivals that sends nothing out is written together
+LOOK_SECONDS = 1.0  # so long at most, however much arrives, nobody looks at what is due
 STOP_SECONDS = 2.0  # a helper thread gets so long to end
 
 
@@ -151,6 +153,8 @@ class Desk:
         self._outcome = outcome
         self._saver = saver
         self._at = from_microseconds(log.head.recorded_at)  # the log's time never falls
+        self._clock, self._seen_at = connection.clock(), self._at  # when it was looked at last
+        self._looked_at = monotonic()
         recovery = Recovery(self.state, chain_detail=f"{log.head.position:,} events, their chain is whole")
         self._broker = BrokerSide(connection, self._inbox, recovery)
         self._feed = FeedSide(connection, self._inbox, self._broker.reader)
@@ -172,9 +176,9 @@ class Desk:
             if arrival is not None:
                 self.take(arrival.received_at, arrival.translate)
             is_time = self._outbox or self.log.pending >= COMMIT_AT or not len(self._inbox)
-            if is_time and self.settle():
-                continue  # the worker's turn: what is due can wait until it waits for the answer
-            if arrival is None or not len(self._inbox):
+            has_sent = is_time and self.settle()  # then the worker is not held up by what is due
+            is_idle = not has_sent and (arrival is None or not len(self._inbox))
+            if is_idle or monotonic() > self._looked_at + LOOK_SECONDS:
                 self.look()
                 if self._over_due(self._at) and self._connection.is_over() and not len(self._inbox):
                     return True
@@ -196,7 +200,7 @@ class Desk:
             command = structs.replace(command, at=self._at)
         self._at = command.at
         if isinstance(command, BrokerReport | ReportSymbolStatus) and command.occurred_at > command.at:
-            # A clock elsewhere is ahead of ours, or far off: what it says of the future is of now, or days and limits would move there.
+            # A clock elsewhere is ahead of ours: what it says of the future is of now, or the day of the limits would move there.
             command = structs.replace(command, occurred_at=command.at)
         try:
             events = self.engine.handle(command)
@@ -228,7 +232,8 @@ class Desk:
 
     def look(self) -> None:
         """What is due, and what an operator asks."""
-        now = self._at = max(self._at, self._connection.clock())
+        self._looked_at = monotonic()
+        now = self._now()
         for side in self._sides:
             for command in side.tick(self.state, now):
                 self._handle(command)
@@ -245,6 +250,18 @@ class Desk:
         self.settle()
         if self._saver is not None:
             self._saver.maybe(self.state, self.log)
+
+    def _now(self) -> datetime:
+        """By the clock. Where that was set back the log's time, which never falls, goes on at half the pace until they meet again:
+        if it stood still, so would all that is due by it, the kill switch too.
+        """
+        clock = self._connection.clock()
+        if clock < self._at:
+            self._at = max(self._at, self._seen_at + max(clock - self._clock, timedelta()) / 2)
+        else:
+            self._at = clock
+        self._clock, self._seen_at = clock, self._at
+        return self._at
 
     def close(self) -> None:
         for stream in (self._feed.stream, self._broker.stream):

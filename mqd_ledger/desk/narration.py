@@ -5,8 +5,10 @@ A line is said once its event is on the disk and the orders of its turn are on t
 To tell of another event: a row in `_LINES`.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ from mqd_ledger.state import State
 from mqd_ledger.values import plain
 
 NOT_YET = "it is not connected yet"  # of a way to the broker, at a start
+UNSAID_MAX = 10_000  # lines
 Line = Callable[[Any, State], str]
 
 
@@ -108,3 +111,29 @@ class Narrator(KeepsNothing):
         for line in self._unsaid:
             self._tell(line)
         self._unsaid.clear()
+
+
+class Teller:
+    """Hands lines to who watches on a thread of its own: a terminal that was stopped, or a pipe that nobody reads, takes none for
+    hours, and trading does not wait for it. What is too much then is not said; the log has it.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="teller", daemon=True)
+        self._thread.start()
+
+    def tell(self, line: str) -> None:
+        if self._lines.qsize() < UNSAID_MAX:
+            self._lines.put(line)
+
+    def stop(self, seconds: float) -> bool:
+        """Whether everything was said in that time."""
+        self._lines.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (line := self._lines.get()) is not None:
+            self._say(line)

@@ -19,7 +19,7 @@ from mqd_ledger.orders import Order
 from mqd_ledger.recovery import BLOCK as RECOVERY
 from mqd_ledger.sessions import Session, session_at
 from mqd_ledger.state import State
-from mqd_ledger.values import OrderType, Quantity, iso
+from mqd_ledger.values import ZERO, OrderType, Quantity, iso
 
 CALENDAR = "calendar"  # the block that stands while the broker's hours are not ours
 CLOCK = "clock"  # the block that stands while one of the two clocks is wrong
@@ -56,14 +56,15 @@ class SessionsSide:
         if rules.at_close == "hold" or at < closes_at - timedelta(seconds=rules.close_before):
             return
         yield EndSession(at, name, rules.at_close)
-        # What is held is the broker's word: what the record says may have been sold elsewhere while nobody looked.
-        if rules.at_close == "flatten" and RECOVERY not in state.blocks and self._close_due(at):
-            for symbol in list(state.positions):
-                for order in list(state.working.get(symbol, {}).values()):
-                    if not order.cancel_requested and not _closes(order, state.positions[symbol]):
-                        yield CancelOrder(at, order.client_order_id, f"{name} is ending")  # refused once, or new
-                if symbol not in state.working:
-                    yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
+        if not self._close_due(at):
+            return
+        for order in [order for orders in state.working.values() for order in orders.values()]:
+            if not order.cancel_requested and not _closes(order, state.positions.get(order.symbol, ZERO)):
+                yield CancelOrder(at, order.client_order_id, f"{name} is ending")  # its cancel was refused once
+        # What the record says is held may have been sold elsewhere while nobody looked.
+        if rules.at_close == "flatten" and RECOVERY not in state.blocks:
+            for symbol in [symbol for symbol in state.positions if symbol not in state.working]:
+                yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
 
     def _compare(
         self, asked_at: datetime, clock: BrokerClock | LedgerError, _state: State, at: datetime
