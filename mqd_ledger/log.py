@@ -228,10 +228,13 @@ class EventLog(LogReader):
             self.rollback()  # an event that cannot be stored: nothing of the batch may be
             raise
 
-    def commit(self) -> None:
-        """Write what is pending in one transaction. Where that fails nothing of it is in the log, and it stays pending."""
+    def commit(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Write what is pending in one transaction. Where that fails nothing of it is in the log, and it stays pending.
+
+        `meanwhile` is called once, when only the disk is waited for any more.
+        """
         self._seal()
-        self._sealer.write()
+        self._sealer.write(meanwhile)
         self._committed = self._next - 1
 
     def rollback(self) -> None:

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -41,11 +42,12 @@ class PipedLog(EventLog):
     _writer: "_Writer | None" = None
     _handed_over = False  # from then on this process does not touch the file
 
-    def commit(self) -> None:
+    def commit(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         if self._handed_over:
             self._send_entries()
+            meanwhile()
             return
-        super().commit()
+        super().commit(meanwhile)
         if self._writer is None:
             if self.path is not None and self._committed >= STARTED_AFTER and (os.cpu_count() or 1) > 1:
                 self._writer = _Writer(self.path)

@@ -4,7 +4,7 @@ This is the half of writing that needs the chain's last hash; making the entries
 second can run in a process of its own (`pipeline.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from mqd_ledger.chain import Head, header
@@ -66,11 +66,15 @@ class Sealer:
         self._new_types.append((number, name))
         return number
 
-    def write(self) -> None:
-        """All that is sealed, in one transaction. Where that fails nothing of it is in the log, and it can be tried again."""
+    def write(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """All that is sealed, in one transaction. Where that fails nothing of it is in the log, and it can be tried again.
+
+        `meanwhile` is called once, when only the disk is waited for any more.
+        """
         if not self._rows:
+            meanwhile()
             return
-        self._recorder.write(Batch(self._base, self._new_streams, self._new_types, self._rows))
+        self._recorder.write(Batch(self._base, self._new_streams, self._new_types, self._rows, meanwhile))
         self._base = self.head
         self._rows, self._new_streams, self._new_types = [], [], []
         if len(self._streams) > STREAMS_KEPT:  # memory stays flat; what is needed again is looked up again

@@ -140,7 +140,7 @@ def _an_order_twice(account: Account) -> None:
 
 
 def _an_order_of_somebody_else(account: Account) -> None:
-    account["orders"].append({"client_order_id": "somebody", "status": "new", "fills": []})
+    account["orders"].append({"client_order_id": "somebody", "status": "new", "fills": [], "undone": 0})
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_broker_that_says_otherwise_is_found(came: Came, change: Callable[[Acc
 
 def test_an_order_by_hand_that_ended_without_a_trade_concerns_nobody(came: Came) -> None:
     account = deepcopy(came.account)
-    account["orders"].append({"client_order_id": "somebody", "status": "canceled", "fills": []})
+    account["orders"].append({"client_order_id": "somebody", "status": "canceled", "fills": [], "undone": 0})
     assert failed(compare(came.record, came.state, account, came.sent)) == []
 
 
@@ -184,6 +184,20 @@ def test_a_booked_adjustment_is_found(came: Came) -> None:
     record = came.record._replace(adjusted=("D2 5 SYNA",))
     (verdict,) = [one for one in compare(record, came.state, came.account, came.sent) if not one.holds]
     assert verdict == Verdict("nothing had to be adjusted", False, "1: D2 5 SYNA")
+
+
+def test_what_the_market_took_back_unheard_may_be_adjusted_and_no_more(came: Came) -> None:
+    account = deepcopy(came.account)
+    order = _traded(account)
+    order["fills"].pop()
+    order["undone"] = 1
+    adjusted = ("D2 -5 SYNA", "D3 0.05 of cash")
+    verdicts = compare(came.record._replace(adjusted=adjusted), came.state, account, came.sent)
+    assert failed(verdicts) == []
+    told = Verdict("nothing had to be adjusted but what was taken back of 1 fills unheard", True, ", ".join(adjusted))
+    assert told in verdicts
+    record = came.record._replace(adjusted=(*adjusted, "D4 1 SYNB"))
+    assert failed(compare(record, came.state, account, came.sent)) == [told.sentence]
 
 
 def test_a_changed_event_is_found(came: Came, tmp_path: Path) -> None:

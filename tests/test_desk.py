@@ -48,6 +48,9 @@ def test_seven_steps_in_order_and_no_order_before_the_last(tmp_path: Path) -> No
             trader.bars(1)
             (denied,) = trader.wait_for(e.OrderDenied)
             assert "blocked_by recovery" in denied.reasons[0]
+            trader.later(65)
+            trader.wait_until(lambda _: trader.comparisons > 1)
+            trader.later(65)
             trader.ready()
             taken = trader.events(e.RecoveryStepTaken)
             assert [(step.step, step.name) for step in taken] == [(step.number, step.name) for step in STEPS]

@@ -19,6 +19,7 @@ import requests
 from mqd_ledger.errors import BadInput
 from mqd_ledger.loopback.account import account_specs
 from mqd_ledger.loopback.clock import LoopbackClock, MarketClock, later
+from mqd_ledger.loopback.faults import Fault, Faults
 from mqd_ledger.loopback.server import LoopbackServer
 from mqd_ledger.loopback.switches import Switches
 from mqd_ledger.values import MICROSECOND
@@ -70,6 +71,22 @@ def test_a_server_on_the_same_directory_knows_everything_again(tmp_path: Path) -
             times = [one["submitted_at"] for one in trading.get("/orders", ALL)]
             assert times == sorted(set(times), reverse=True)
             assert events(listening.until(3))[:2] == ["pending_new", "new"]
+
+
+def test_an_execution_is_called_the_same_after_a_restart_and_never_as_another_one(tmp_path: Path) -> None:
+    """What the ledger does not hold, such as a cancel that nothing comes of, moves no later name."""
+    faults = Faults([Fault("account", "stuck_cancel")])
+    with opened(PRICES, directory=tmp_path, faults=faults) as server:
+        trading = client(server)
+        trading.cancel_order_by_id(order(trading, "buy 3 SPY limit 90")["id"])
+        order(trading, "buy 1 SPY")
+        before = [row["id"] for row in trading.get("/account/activities/FILL")]
+    with LoopbackServer(PRICES, directory=tmp_path) as server:
+        trading = client(server)
+        order(trading, "buy 1 QQQ")
+        newest, *others = [row["id"] for row in trading.get("/account/activities/FILL")]
+        assert others == before
+        assert newest.partition("::")[2] not in {name.partition("::")[2] for name in before}
 
 
 def test_what_rests_over_a_restart_goes_on_resting(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from mqd_ledger.loopback.faults import Faults
 from mqd_ledger.loopback.faults_table import Fault
 from mqd_ledger.loopback.server import LoopbackServer
 from mqd_ledger.runs import Controls, Outcome
-from mqd_ledger.sessions import session_on
+from mqd_ledger.sessions import next_session
 from mqd_ledger.settings import Settings, StrategySettings
 from mqd_ledger.state import State
 from mqd_ledger.values import EPOCH, Bar, OrderState, plain
@@ -229,9 +229,16 @@ class Trader:
     def ready(self) -> "Trader":
         """Wait until nothing blocks trading and the gap of the bars is read, while market time goes on as far as that needs."""
         self.begun()
-        self.wait_until(lambda state: not state.blocks, "nothing blocks trading", seconds=4)
+        self.wait_until(lambda state: not state.blocks or self._compares(), "nothing blocks trading", seconds=4)
         self.wait_until(lambda _: self.hears_bars(), "the market data are subscribed to")
         return self
+
+    def _compares(self) -> bool:
+        """Market time waits for a desk on a busy machine: until it has compared the books once more, or did not for long."""
+        before, patience = self.comparisons, time.monotonic() + 0.25
+        while self.comparisons == before and time.monotonic() < patience:
+            time.sleep(LOOK_EVERY)
+        return not self.state().blocks
 
     def hears_bars(self) -> bool:
         connections = self.server.streams.connections()
@@ -271,8 +278,8 @@ class Trader:
 
     def compared(self) -> None:
         """Let the comparison of the books that is due next be over, so that another one is far away."""
-        before = self._count(COMPARISON)
-        self.wait_until(lambda _: self._count(COMPARISON) > before, "a comparison", seconds=1)
+        before = self.comparisons
+        self.wait_until(lambda _: self.comparisons > before, "a comparison", seconds=1)
 
     # --- what the ledger says -------------------------------------------------------------------------------------------
 
@@ -344,6 +351,11 @@ class Trader:
         return self.faults.requests.count(request)
 
     @property
+    def comparisons(self) -> int:
+        """How often the books were asked for."""
+        return self._count(COMPARISON)
+
+    @property
     def submissions(self) -> int:
         return self._count("POST /v2/orders")
 
@@ -411,17 +423,14 @@ def _words(order: str, fill: dict[str, Any]) -> tuple[str, str, str]:
 def market(bars: Sequence[Bar], faults: Sequence[Fault] = (), **options: Any) -> Iterator[LoopbackServer]:
     """A server that stands five minutes before the open."""
     given = {"switches": WHOLE, "accounts": [AccountSpec(secret=SECRET)], "faults": Watched(faults), **options}
-    with LoopbackServer(_to_the_close(bars), **given) as server:
+    with LoopbackServer(_to_be_continued(bars), **given) as server:
         yield server
 
 
-def _to_the_close(bars: Sequence[Bar]) -> list[Bar]:
-    """A run ends with the bars that are played; so there is one more, in the last minute of the last day."""
+def _to_be_continued(bars: Sequence[Bar]) -> list[Bar]:
+    """A run ends with the bars that are played; so there is one more, on the day after."""
     last = max(bars, key=lambda bar: bar.start_at)
-    session = session_on(last.start_at.date())
-    assert session is not None
-    end = structs.replace(last, start_at=session.close_at - timedelta(minutes=1))
-    return [*bars, *([end] if end.start_at > last.start_at else [])]
+    return [*bars, structs.replace(last, start_at=next_session(last.end_at).close_at - timedelta(minutes=1))]
 
 
 @contextmanager

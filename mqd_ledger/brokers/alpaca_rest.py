@@ -10,8 +10,8 @@ the budget is one for all, since Alpaca counts by account.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -127,6 +127,23 @@ class AlpacaRest:
             for wire in self._wires:
                 wire.client._session.close()  # noqa: SLF001  the SDK has no other way
 
+    @contextmanager
+    def held_back(self, is_recorded: Callable[[], bool]) -> Iterator[None]:
+        """What this thread asks for is prepared at once; its first byte leaves when `is_recorded`, which may wait, is true.
+        Where it is false nothing leaves.
+        """
+        self._of_thread.is_recorded = is_recorded
+        try:
+            yield
+        finally:
+            self._of_thread.is_recorded = None
+
+    def _may_leave(self) -> None:
+        """Called by each connection before it writes."""
+        is_recorded = getattr(self._of_thread, "is_recorded", None)
+        if is_recorded is not None and not is_recorded():
+            raise Ambiguous("it was not recorded, so it was not sent")
+
     # --- reads
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
@@ -234,18 +251,40 @@ class AlpacaRest:
         if self.url is not None and is_loopback(self.url):
             session.trust_env = False  # a proxy from the environment does not know this machine's loopback
         answers: list[Response] = []
-        transport = _transport(self._timeout, answers)
+        transport = _transport(self._timeout, answers, self._may_leave)
         for scheme in ("https://", "http://"):
             session.mount(scheme, transport)
         return _Wire(client, transport, answers, {})
 
 
-def _transport(timeout: tuple[float, float], answers: "list[Response]") -> "HTTPAdapter":
-    """Sends with a time-out, which the client never sets, and keeps each answer that came whole."""
+def _transport(timeout: tuple[float, float], answers: "list[Response]", may_leave: Callable[[], None]) -> "HTTPAdapter":
+    """Sends with a time-out, which the client never sets, asks before the first byte, and keeps each answer that came whole."""
     from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
+    class Plain(HTTPConnection):
+        def send(self, data: Any) -> None:
+            may_leave()
+            super().send(data)
+
+    class Safe(HTTPSConnection):
+        def send(self, data: Any) -> None:
+            may_leave()
+            super().send(data)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SafePool(HTTPSConnectionPool):
+        ConnectionCls = Safe
 
     class Transport(HTTPAdapter):
         _way: Any = None
+
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, **options)
+            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SafePool}
 
         def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
             """One client, one host: the way to it is worked out once."""

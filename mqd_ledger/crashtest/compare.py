@@ -34,6 +34,9 @@ class Traded(NamedTuple):
     notional: Money
 
 
+NOTHING = Traded(ZERO, ZERO)
+
+
 class Record(NamedTuple):
     """What the ledger tells of its dealings with the broker."""
 
@@ -52,14 +55,16 @@ def compare(record: Record, state: State, account: Mapping[str, Any], sent: Iter
     """`account` is the broker's own record of itself, from the loopback server; `sent` every order as it was on the wire."""
     orders = account["orders"]
     theirs = {str(order["client_order_id"]): _traded(order["fills"]) for order in orders}
+    undone = frozenset(str(order["client_order_id"]) for order in orders if order["undone"])
+    unheard = [name for name in undone if theirs[name] != record.traded.get(name, NOTHING)]
     return [
         _same("positions are the broker's", _positions(state), _broker_positions(account)),
         _cash(state.cash, Decimal(account["cash"])),
-        *_fills(record.traded, theirs),
+        *_fills(record.traded, theirs, unheard),
         _none("every order at the broker is known here, once", _strangers(record, orders), f"{len(orders):,} orders"),
         _none("no order works on one side only", _half_ended(state, orders), "none is open"),
         _none("no order was sent twice with two contents", _changed(sent), f"{record.sent_again} were sent again"),
-        _none("nothing had to be adjusted", record.adjusted, "every share and cent has its execution"),
+        _adjusted(record.adjusted, unheard),
     ]
 
 
@@ -107,7 +112,7 @@ def record_of(log: LogReader) -> Record:
                 pass
     traded: dict[str, Traded] = {}
     for order, quantity, notional in standing.values():
-        before = traded.get(order, Traded(ZERO, ZERO))
+        before = traded.get(order, NOTHING)
         traded[order] = Traded(before.quantity + quantity, before.notional + notional)
     return Record(
         frozenset(known),
@@ -154,10 +159,9 @@ def _traded(fills: Iterable[Mapping[str, Any]]) -> Traded:
     return Traded(sum((size for size, _ in sizes), ZERO), sum((size * price for size, price in sizes), ZERO))
 
 
-def _fills(ours: Mapping[str, Traded], theirs: Mapping[str, Traded]) -> list[Verdict]:
-    nothing = Traded(ZERO, ZERO)
-    orders = sorted({*ours, *theirs})
-    pairs = [(order, ours.get(order, nothing), theirs.get(order, nothing)) for order in orders]
+def _fills(ours: Mapping[str, Traded], theirs: Mapping[str, Traded], unheard: Sequence[str]) -> list[Verdict]:
+    orders = sorted({*ours, *theirs} - {*unheard})
+    pairs = [(order, ours.get(order, NOTHING), theirs.get(order, NOTHING)) for order in orders]
     shares = sum((one.quantity for one in theirs.values()), ZERO)
     lost = [
         f"{order} {plain(their.quantity - our.quantity)}"
@@ -193,6 +197,17 @@ def _cash(ours: Money, theirs: Money) -> Verdict:
     """A price that follows from an average is a ten-thousandth off, so that a cent may be missing."""
     holds = abs(ours - theirs) <= CENT
     return Verdict("cash is the broker's", holds, f"{ours:,.2f}" if holds else f"ledger {ours}, broker {theirs}")
+
+
+def _adjusted(adjusted: Sequence[str], unheard: Sequence[str]) -> Verdict:
+    """What the market takes back while nobody listens is told nowhere else: only shares and cash show it, once each."""
+    sentence = "nothing had to be adjusted"
+    if not unheard:
+        return _none(sentence, adjusted, "every share and cent has its execution")
+    what = f"what was taken back of {len(unheard)} fills unheard"
+    if len(adjusted) > 2 * len(unheard):
+        return _none(f"{sentence} but {what}", adjusted, "")
+    return Verdict(f"{sentence} but {what}", True, ", ".join(adjusted) or "nothing")  # noqa: FBT003
 
 
 def _strangers(record: Record, orders: Sequence[Mapping[str, Any]]) -> list[str]:

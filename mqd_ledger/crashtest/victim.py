@@ -25,6 +25,7 @@ from mqd_ledger.brokers.alpaca import AlpacaBroker, Cancel, Submit
 from mqd_ledger.cli.main import execute
 from mqd_ledger.desk.broker_side import BrokerSide
 from mqd_ledger.desk.loop import Desk
+from mqd_ledger.desk.recorded import Recorded
 from mqd_ledger.engine import Engine
 from mqd_ledger.log import EventLog
 from mqd_ledger.recovery import STEPS, Recovery
@@ -91,10 +92,6 @@ def _has_events(log: EventLog) -> bool:
     return log.pending > 0
 
 
-def _has_effects(_side: BrokerSide, effects: Sequence[object], *_: object) -> bool:
-    return bool(effects)
-
-
 def _is(kind: type) -> Callable[..., bool]:
     """Whether the first thing that a method is given is of that kind."""
     return lambda _self, first, *_: isinstance(first, kind)
@@ -121,7 +118,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "after-commit": Place(
             "after it is on the disk, before its orders go out",
             6,
-            Call(BrokerSide, "send", before=True, counts=_has_effects),
+            Call(Recorded, "__exit__", before=True),
         ),
         "before-send": Place(
             "before an order's request leaves", 6, Call(AlpacaBroker, "perform", before=True, counts=_is(Submit))

@@ -23,6 +23,7 @@ from mqd_ledger.brokers.reconciliation import Reconciler
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.desk.inbox import Inbox
 from mqd_ledger.desk.outbox import unanswered
+from mqd_ledger.desk.recorded import Recorded
 from mqd_ledger.desk.worker import Worker
 from mqd_ledger.errors import LedgerError
 from mqd_ledger.feeds.supervised import Item
@@ -78,7 +79,8 @@ class BrokerSide:
 
     # --- what was decided goes out ------------------------------------------------------------------------------------
 
-    def send(self, effects: Iterable[Effect], state: State, at: datetime) -> None:
+    def send(self, effects: Iterable[Effect], state: State, at: datetime, recorded: Recorded) -> None:
+        """Each is prepared at once; it leaves when the turn that wants it is `recorded`."""
         latest = at + timedelta(seconds=state.policy.unattended.resend_within)
         session = session_at(at)
         if session is not None and state.policy.limits.session == "regular":
@@ -89,16 +91,17 @@ class BrokerSide:
                 self._queued.add(key)
             elif isinstance(effect, Cancel) and key in self._queued:
                 self._recalled.add(key)
-            self._entry.give(partial(self._perform, effect, latest), partial(self._answered, effect, at))
+            self._entry.give(partial(self._perform, effect, latest, recorded), partial(self._answered, effect, at))
 
-    def _perform(self, effect: Effect, latest: datetime) -> Answer:
+    def _perform(self, effect: Effect, latest: datetime, recorded: Recorded) -> Answer:
         """An order that waited behind a broker that does not answer is not sent when nobody expects it any more."""
         if isinstance(effect, Submit):
             if effect.client_order_id in self._recalled:
                 return Answer("absent", None, "it was taken back before its turn to be sent")
             if self.connection.clock() > latest:
                 return Answer("absent", None, "it waited too long for its turn to be sent")
-        return self.connection.broker.perform(effect)
+        with self.connection.broker.rest.held_back(recorded):
+            return self.connection.broker.perform(effect)
 
     def _answered(
         self, effect: Effect, sent_at: datetime, answer: Answer, state: State, at: datetime

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from mqd_ledger.desk.feed_side import FeedSide
 from mqd_ledger.desk.inbox import Inbox
 from mqd_ledger.desk.narration import NOT_YET, Narrator
 from mqd_ledger.desk.outbox import Outbox
+from mqd_ledger.desk.recorded import Recorded
 from mqd_ledger.desk.sessions_side import SessionsSide
 from mqd_ledger.desk.side import Every, Side
 from mqd_ledger.desk.worker import Worker
@@ -222,13 +224,14 @@ class Desk:
 
     def settle(self) -> bool:
         """On the disk first, then out into the world; whether anything went out. Who watches is told when nothing does."""
-        self.log.commit()
         effects = [*self._outbox.take(), *self._broker.repeats()]
-        if effects:
-            self._broker.send(effects, self.state, self._at)
-            return True
-        self._narrator.speak()
-        return False
+        if not effects:
+            self.log.commit()
+            self._narrator.speak()
+            return False
+        with Recorded() as recorded:  # made ready while the disk is waited for
+            self.log.commit(meanwhile=partial(self._broker.send, effects, self.state, self._at, recorded))
+        return True
 
     def look(self) -> None:
         """What is due, and what an operator asks."""

@@ -136,7 +136,9 @@ class LoopbackClock:
             wall = self._monotonic()
             if not self._rate or wall - self._asked >= self._every:
                 self._asked = wall
-                with suppress(OSError, HTTPException, ValueError, KeyError):  # while the server is down, time goes on as it did
+                with suppress(
+                    OSError, HTTPException, ValueError, KeyError
+                ):  # while the server is down, time goes on as it did
                     self._market, self._wall = self._ask(), wall
             played = timedelta(seconds=(wall - self._wall) * self._rate)
             self._last = max(self._last, self._later(played) if played else self._market)

@@ -168,7 +168,7 @@ def _order(order: OrderRecord) -> Json:
     fills = [
         {**activity_json(order, execution), "execution_id": execution.execution_id} for execution in order.executions
     ]
-    return {**order_json(order), "fills": fills}
+    return {**order_json(order), "fills": fills, "undone": order.undone}
 
 
 def _field(body: Any, name: str, default: Any) -> Any:

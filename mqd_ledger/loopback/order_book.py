@@ -149,8 +149,9 @@ class OrderBook:
     def _filled(self, event: OrderFilled, _now: datetime) -> tuple[Command, ...]:
         order = self._by_engine_id[event.client_order_id]
         at = order.updated_at = self._stamp(self._at or event.occurred_at)
-        execution_id = self._next_id("execution")
-        activity_id = execution_id if self._switches.activity_is_execution else self._next_id("activity")
+        execution_id = self._id_of("execution", event.execution_id)
+        is_one = self._switches.activity_is_execution
+        activity_id = execution_id if is_one else self._id_of("activity", event.execution_id)
         order.filled_quantity = event.filled_quantity
         order.filled_notional += event.last_quantity * event.last_price
         execution = Execution(
@@ -185,7 +186,7 @@ class OrderBook:
         order.updated_at = self._stamp(event.occurred_at)
         undone = self._take_out(order, event.execution_id)
         quantity = -event.last_quantity if self._switches.busts_are_negative else event.last_quantity
-        self._tell_of("trade_bust", order, undone, event.last_price, quantity, self._next_id("bust"))
+        self._tell_of("trade_bust", order, undone, event.last_price, quantity, self._id_of("bust", event.execution_id))
         return ()
 
     def _corrected(self, event: ExecutionCorrected, _now: datetime) -> tuple[Command, ...]:
@@ -194,7 +195,7 @@ class OrderBook:
         undone = self._take_out(order, event.previous_execution_id)
         order.filled_quantity += event.last_quantity
         order.filled_notional += event.last_quantity * event.last_price
-        execution_id = self._next_id("correction")
+        execution_id = self._id_of("correction", event.execution_id)
         sizes = event.last_price, event.last_quantity
         leaves = order.leaves_quantity
         corrected = Execution(event.execution_id, execution_id, execution_id, at, *sizes, order.filled_quantity, leaves)
@@ -207,6 +208,7 @@ class OrderBook:
         """Forget an execution; its execution_id."""
         undone = next(execution for execution in order.executions if execution.engine_id == engine_id)
         order.executions.remove(undone)
+        order.undone += 1
         order.filled_quantity -= undone.quantity
         order.filled_notional -= undone.quantity * undone.price
         return undone.execution_id
@@ -273,6 +275,10 @@ class OrderBook:
         self.open.pop(order.engine_id, None)
         order.status, order.updated_at = status, self._stamp(at)
         return order.updated_at
+
+    def _id_of(self, what: str, engine_id: str) -> str:
+        """Of an execution: the same whenever the ledger is read back, and never that of another one."""
+        return uuid_of(*self._names, what, engine_id)
 
     def _next_id(self, what: str) -> str:
         self._updates += 1

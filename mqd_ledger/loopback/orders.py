@@ -68,6 +68,7 @@ class OrderRecord:
     filled_quantity: Quantity = ZERO
     filled_notional: Money = ZERO
     executions: list[Execution] = field(default_factory=list)
+    undone: int = 0  # executions that the market took back or replaced
     filled_at: datetime | None = None
     expired_at: datetime | None = None
     cancel_requested_at: datetime | None = None

@@ -115,6 +115,7 @@ class MemoryLedgerRecorder(POPOApplicationRecorder):
                 self._type_id(name)
             for row in batch.rows:
                 self._add(row)
+            batch.meanwhile()
         self._notify_listeners()
 
     def _take(self, rows: Sequence[Row]) -> None:

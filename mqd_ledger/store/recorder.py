@@ -176,6 +176,7 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
             if batch.types:
                 cursor.executemany("insert into types values (?, ?)", batch.types)
             _insert_rows(cursor, batch.rows)
+            batch.meanwhile()
 
     def _insert(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
         streams = _ids(cursor, "streams", (row[1] for row in rows))

@@ -43,6 +43,8 @@ class Batch(NamedTuple):
     streams: Sequence[tuple[int, str]]
     types: Sequence[tuple[int, str]]
     rows: Sequence[StoredRow]
+    # Called once all is written and only the disk is waited for: what has to wait for that can be made ready meanwhile.
+    meanwhile: Callable[[], None] = lambda: None
 
     def conflict(self, place: str, found: Head) -> Conflict:
         """What to raise where the log does not end with the base any more."""
