@@ -67,13 +67,14 @@ def test_seven_steps_in_order_and_no_order_before_the_last(tmp_path: Path) -> No
             trader.close()
 
 
-@pytest.mark.parametrize(("seconds", "becomes"), ((0, "BUY 5 FILLED"), (60, "BUY 0 CANCELED")))
+@pytest.mark.parametrize(("seconds", "becomes"), ((0, "BUY 5 FILLED"), (400, "BUY 0 CANCELED")))
 def test_an_order_that_never_arrived_is_sent_again_while_it_is_young(
     tmp_path: Path, seconds: int, becomes: str
 ) -> None:
     """The program ends right after the attempt; the next one finds no such order at the broker."""
     faults = rows("rest dropped method=POST")
-    with desk(tmp_path, flat(), "14:30 SPY LONG 5", faults=faults) as trader:
+    rules = ["operation.resend_within=300"]
+    with desk(tmp_path, flat(), "14:30 SPY LONG 5", faults=faults, overrides=rules) as trader:
         trader.bars(1, answered=False)
         trader.wait_until(lambda _: trader.submissions == 1)
         trader.stop()
@@ -109,7 +110,7 @@ def test_another_account_is_refused(tmp_path: Path) -> None:
         trader.stop()
         trader.key = own
         trader.start().ready()
-        trader.server.play_until(at("14:50"))
+        trader.until(at("14:50"))
         trader.bars(1)
         trader.quiet()
         assert trader.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
@@ -156,7 +157,7 @@ def test_a_difference_halts_until_it_is_accepted(tmp_path: Path) -> None:
         assert trader.submissions == 1
         trader.restart()
         assert trader.state().differences_total == total
-        trader.server.play_until(at("14:50"))
+        trader.until(at("14:50"))
         trader.bars(1)
         trader.quiet()
         assert trader.orders[-1] == "SELL 3 FILLED"
@@ -192,7 +193,7 @@ def test_trade_updates_break_and_come_back(tmp_path: Path) -> None:
         trader.bars(1)
         trader.wait_until(lambda state: not state.blocks, "the way back", seconds=1)
         trader.wait_until(lambda state: state.positions == {"SPY": D(5)}, "what was missed", seconds=5)
-        trader.server.play_until(at("14:40"))
+        trader.until(at("14:40"))
         trader.bars(1)
         trader.quiet(seconds=5)
         assert trader.orders == ["BUY 5 FILLED", "BUY 0 REJECTED", "BUY 5 FILLED"]
@@ -250,11 +251,11 @@ def test_it_waits_for_the_open_and_trades_two_sessions(tmp_path: Path) -> None:
     with desk(tmp_path, flat(days=2), plan) as trader:
         trader.bars(2)
         trader.quiet()
-        trader.server.play_until(at("21:05"))
+        trader.until(at("21:05"))
         (closed,) = trader.wait_for(e.SessionClosed)
         assert closed.session == "2026-01-05"
         trader.caught_up()
-        trader.server.play_until(at("2026-01-06T14:30:20"))
+        trader.until(at("2026-01-06T14:30:20"))
         _, second = trader.wait_for(e.SessionOpened, 2)
         assert (second.session, second.closes_at) == ("2026-01-06", at("2026-01-06T21:00"))
         trader.bars(2)
@@ -278,7 +279,7 @@ def test_what_is_done_before_the_close(
     plans = ("20:50 SPY LONG 5; 20:51 QQQ@SPY LONG 5", "20:56 SPY LONG 1")
     rules = (f"operation.at_close={at_close}", "risk.order_notional_min=null")
     with desk(tmp_path, both(379), *plans, overrides=rules) as trader:
-        trader.server.play_until(at("20:49"))
+        trader.until(at("20:49"))
         trader.bars(2)
         trader.quiet()
         trader.rests("QQQ")
@@ -288,10 +289,10 @@ def test_what_is_done_before_the_close(
         if at_close != "hold":
             trader.wait_for(e.SessionEnding)
             trader.quiet(seconds=1)
-        trader.server.play_until(at("20:56"))
+        trader.until(at("20:56"))
         trader.bars(1)
         trader.wait_until(lambda state: len(state.orders) == len(orders))
-        trader.server.play_until(at("21:05"))
+        trader.until(at("21:05"))
         trader.wait_for(e.SessionClosed)
         trader.quiet()
         assert trader.orders == orders
@@ -303,7 +304,7 @@ def test_a_half_day_of_the_calendar_ends_at_one(tmp_path: Path) -> None:
     start = at("2026-11-27T17:50")
     bars = [one_price("SPY", start + minute * MINUTE, "100") for minute in range(10)]
     with desk(tmp_path, bars, "17:51 SPY LONG 5", overrides=["operation.at_close=flatten"]) as trader:
-        trader.server.play_until(start)
+        trader.until(start)
         trader.bars(2)
         trader.quiet()
         assert trader.state().positions == {"SPY": D(5)}
@@ -312,7 +313,7 @@ def test_a_half_day_of_the_calendar_ends_at_one(tmp_path: Path) -> None:
         assert ending.occurred_at >= at("2026-11-27T17:55")
         trader.quiet(seconds=1)
         assert trader.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
-        trader.server.play_until(at("2026-11-27T18:05"))
+        trader.until(at("2026-11-27T18:05"))
         trader.wait_for(e.SessionClosed)
 
 
@@ -324,7 +325,7 @@ def test_hours_that_are_not_ours_block(tmp_path: Path) -> None:
         trader.later(90)
         trader.wait_until(lambda state: "calendar" in state.blocks, "the block", seconds=10)
         assert "closed at the broker and open by our calendar" in trader.state().blocks["calendar"]
-        trader.server.play_until(at("21:05"))
+        trader.until(at("21:05"))
         trader.wait_until(lambda state: "calendar" not in state.blocks, "the same hours again", seconds=10)
         assert trader.submissions == 0
 
@@ -375,7 +376,7 @@ def test_a_gap_is_filled_from_the_history_and_marked(tmp_path: Path) -> None:
         trader.faults.add(rows("data_socket dropped"))
         trader.server.step(4)
         (gap,) = trader.wait_for(e.FeedGapFilled, seconds=1)
-        trader.server.play_until(at("14:40"))
+        trader.until(at("14:40"))
         trader.bars(1)
         trader.quiet()
         starts = [event.bar.start_at for event in trader.events(e.BarClosed)]

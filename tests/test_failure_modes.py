@@ -22,6 +22,7 @@ from tests.trading import KILL, Trader, desk, rows
 
 D = Decimal
 UNEVEN = Switches(partial_percent=100)  # every order is filled in part at once, and wholly a minute later
+PATIENT = ("operation.resend_within=3600",)  # on a busy machine much market time goes by between two looks
 LOST = "update lost times=9"  # what is said of orders never arrives
 # What the broker answers is as old as that: for some seconds it denies orders that it has.
 LAGGING = ("account orders_lag times=20", "account positions_lag times=12", "account activities_lag times=24")
@@ -51,7 +52,7 @@ def differences(trader: Trader) -> list[DifferenceKind]:
 )
 def test_f01_duplicate_submission(tmp_path: Path, plan: tuple[str, ...], requests: int, attempts: int) -> None:
     prices = minutes(SPY="100 101 102 103")
-    with desk(tmp_path, prices, "14:30 SPY LONG 5", faults=rows(*plan)) as trader:
+    with desk(tmp_path, prices, "14:30 SPY LONG 5", faults=rows(*plan), overrides=PATIENT) as trader:
         trader.bars(1, answered=False)
         trader.wait_until(lambda state: state.positions, "the position", seconds=2)
         trader.quiet(seconds=2)
@@ -65,7 +66,7 @@ def test_f01_duplicate_submission(tmp_path: Path, plan: tuple[str, ...], request
 
 def test_f01_an_order_that_the_broker_denied_to_have_is_not_made_twice(tmp_path: Path) -> None:
     """It is sent again under its name, and the broker says that the name must be unique: so it has it."""
-    with desk(tmp_path, minutes(SPY="100 101 102 103"), "14:30 SPY LONG 5") as trader:
+    with desk(tmp_path, minutes(SPY="100 101 102 103"), "14:30 SPY LONG 5", overrides=PATIENT) as trader:
         trader.faults.add(rows("rest dropped_after method=POST", LOST) + rows(*LAGGING, market_seconds=60))
         trader.bars(1, answered=False)
         trader.wait_until(lambda state: state.positions and not state.working, "the position", seconds=2)
@@ -273,13 +274,13 @@ def test_f10_torn_writes(tmp_path: Path) -> None:
     with desk(tmp_path, flat(), "14:40 SPY LONG 5; 14:50 SPY FLAT", faults=faults) as trader:
         trader.stop()
         trader.spawn().ready()
-        trader.server.play_until(at("14:40"))
+        trader.until(at("14:40"))
         trader.bars(1, answered=False)
         trader.wait_until(lambda _: trader.submissions == 1)
         trader.send(KILL)
         assert len(trader.at_broker()["orders"]) == 1
         trader.start().ready()
-        trader.server.play_until(at("14:50"))
+        trader.until(at("14:50"))
         trader.bars(1)
         trader.quiet()
         assert trader.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
@@ -313,7 +314,7 @@ def test_f11_kill_switch_without_broker_verification(tmp_path: Path) -> None:
         assert account["positions"] == {}
         assert {order["status"] for order in account["orders"]} == {"filled"}
         assert not trader.state().positions
-        trader.server.play_until(at("14:40"))
+        trader.until(at("14:40"))
         trader.bars(1)
         trader.wait_until(lambda state: state.denied_total)
         assert trader.orders[-1] == "BUY 0 REJECTED", "nothing is bought after a kill"

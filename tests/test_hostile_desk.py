@@ -17,6 +17,7 @@ from mqd_ledger import events as e
 from mqd_ledger import live, operator_requests, wishes
 from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.desk.connection import Connection
+from mqd_ledger.errors import LedgerUnreadable
 from mqd_ledger.loopback.account import account_specs
 from mqd_ledger.loopback.connections import DataConnection
 from mqd_ledger.values import OrderState, Side
@@ -259,7 +260,7 @@ def test_an_order_is_not_sent_again_after_the_close(tmp_path: Path) -> None:
     with desk(tmp_path, flat(days=2), "05T20:58 SPY LONG 5", overrides=rules) as trader:
         trader.server.play_until(at("20:58"))
         trader.faults.add(rows("rest dropped method=POST"))
-        trader.bars(1)
+        trader.bars(1, answered=False)
         trader.wait_until(lambda _: trader.submissions == 1)
         trader.stop()
         trader.server.play_until(at("21:00:05"))
@@ -283,7 +284,10 @@ def test_nothing_is_closed_before_the_broker_was_asked_what_is_held(tmp_path: Pa
         trader.close_by_hand("SPY")
         trader.server.play_until(at("20:56"))
         trader.faults.add(rows("rest latency method=GET path=*account*", seconds=1))
-        trader.start().ready()
+        trader.start().begun()
+        trader.wait_until(lambda state: "recovery" not in state.blocks, "the recovery", seconds=2)
+        trader.later(15)
+        trader.wait_until(lambda state: not state.working)
         assert trader.submissions == 1, "the one that bought"
         assert not trader.state().positions
 
@@ -379,3 +383,18 @@ def test_a_terminal_that_takes_no_more_lines_does_not_stop_the_desk(tmp_path: Pa
             finally:
                 process.kill()
         trader.close()
+
+
+def test_a_ledger_that_is_removed_meanwhile_is_not_traded_on(tmp_path: Path) -> None:
+    """The system lets a removed file be written, and nobody ever sees what."""
+    with market(flat()) as server:
+        server.play_until(at("14:30:20"))
+        trader = Trader(server, tmp_path / "desk.ledger", ["14:31 SPY LONG 5"])
+        try:
+            trader.start().ready()
+            (tmp_path / "desk.ledger").rename(tmp_path / "moved.ledger")
+            with pytest.raises(LedgerUnreadable, match="was removed, moved or replaced"):
+                trader.ended()
+            assert trader.submissions == 0
+        finally:
+            trader.close()

@@ -37,7 +37,7 @@ def trader(tmp_path: Path) -> Iterator[Trader]:
         found = Trader(server, tmp_path / "desk.ledger", [PLAN])
         try:
             found.spawn().ready()
-            server.play_until(at("15:00"))
+            found.until(at("15:00"))
             yield found
         finally:
             found.close()
@@ -82,7 +82,7 @@ def test_killed_asked_and_stopped(trader: Trader, capsys: pytest.CaptureFixture[
     code, status = asked(capsys, "status", *ledger, "--json")
     assert json.loads(status)["writer"] == "none"
     trader.spawn().ready()
-    trader.server.play_until(at("16:00"))
+    trader.until(at("16:00"))
     trader.bars(1)
     trader.quiet()
     assert trader.send(signal.SIGTERM) == 0

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -255,6 +255,11 @@ class Trader:
         """So many seconds of market time go by."""
         self.server.play_until(self.server.clock.now() + timedelta(seconds=seconds))
 
+    def until(self, when: datetime) -> None:
+        """Everything up to a time is played, and the desk has heard of it."""
+        self.server.play_until(when)
+        self.caught_up()
+
     def bars(self, minutes: int = 1, *, answered: bool = True) -> None:
         """Minutes are played one after another; the ledger has the bars of each, and the broker has `answered` what followed."""
         for _ in range(minutes):
@@ -274,7 +279,9 @@ class Trader:
 
         patience = time.monotonic() + 0.5
         self.wait_until(lambda state: has_them(state) or time.monotonic() > patience)
-        self.wait_until(has_them, f"bars up to {played}", seconds=1)
+        if not has_them(self.state()):
+            self.later(5)
+        self.wait_until(has_them, f"bars up to {played}")
 
     def compared(self) -> None:
         """Let the comparison of the books that is due next be over, so that another one is far away."""

@@ -324,8 +324,15 @@ def recovery_measure(directory: Path, count: int = 900_000) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="also measure memory and SQL over millions")
+    parser.add_argument("--latency", action="store_true", help="measure only the way from a bar to an order")
+    parser.add_argument("--soak", action="store_true", help="only trade a simulated month, about eight minutes")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
+    if arguments.soak:
+        sys.exit(subprocess.call([sys.executable, str(Path(__file__).with_name("soak.py"))]))
+    if arguments.latency:
+        command = [sys.executable, str(Path(__file__).with_name("bench_latency.py")), "--rounds", str(arguments.rounds)]
+        sys.exit(subprocess.call(command))
     with tempfile.TemporaryDirectory(prefix="mqd-bench-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         print(f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} processors")

@@ -53,7 +53,9 @@ class Record(NamedTuple):
 
 def compare(record: Record, state: State, account: Mapping[str, Any], sent: Iterable[bytes]) -> list[Verdict]:
     """`account` is the broker's own record of itself, from the loopback server; `sent` every order as it was on the wire."""
-    orders = account["orders"]
+    orders, contents = account["orders"], _contents(sent)
+    unrecorded = [name for name in contents if name not in record.known]
+    changed = [name for name, bodies in contents.items() if len(bodies) > 1]
     theirs = {str(order["client_order_id"]): _traded(order["fills"]) for order in orders}
     undone = frozenset(str(order["client_order_id"]) for order in orders if order["undone"])
     unheard = [name for name in undone if theirs[name] != record.traded.get(name, NOTHING)]
@@ -63,7 +65,8 @@ def compare(record: Record, state: State, account: Mapping[str, Any], sent: Iter
         *_fills(record.traded, theirs, unheard),
         _none("every order at the broker is known here, once", _strangers(record, orders), f"{len(orders):,} orders"),
         _none("no order works on one side only", _half_ended(state, orders), "none is open"),
-        _none("no order was sent twice with two contents", _changed(sent), f"{record.sent_again} were sent again"),
+        _none("no order left before it was recorded", unrecorded, f"{len(contents):,} left"),
+        _none("no order was sent twice with two contents", changed, f"{record.sent_again} were sent again"),
         _adjusted(record.adjusted, unheard),
     ]
 
@@ -226,12 +229,13 @@ def _half_ended(state: State, orders: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(there ^ here)
 
 
-def _changed(sent: Iterable[bytes]) -> list[str]:
+def _contents(sent: Iterable[bytes]) -> dict[str, set[str]]:
+    """By client_order_id, each content once."""
     contents: dict[str, set[str]] = {}
     for body in sent:
         order = json.loads(body)
         contents.setdefault(order["client_order_id"], set()).add(json.dumps(order, sort_keys=True))
-    return [order for order, bodies in contents.items() if len(bodies) > 1]
+    return contents
 
 
 def _same(sentence: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Verdict:

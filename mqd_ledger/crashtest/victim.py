@@ -115,10 +115,13 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "before-commit": Place(
             "before a turn is on the disk", 40, Call(EventLog, "commit", before=True, counts=_has_events)
         ),
-        "after-commit": Place(
-            "after it is on the disk, before its orders go out",
+        "in-commit": Place(
+            "while a turn goes to the disk and its orders are made ready",
             6,
-            Call(Recorded, "__exit__", before=True),
+            Call(BrokerSide, "send", before=False),
+        ),
+        "after-commit": Place(
+            "when it is on the disk, before its orders go out", 6, Call(Recorded, "__exit__", before=True)
         ),
         "before-send": Place(
             "before an order's request leaves", 6, Call(AlpacaBroker, "perform", before=True, counts=_is(Submit))

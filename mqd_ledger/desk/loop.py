@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from mqd_ledger.desk.sessions_side import SessionsSide
 from mqd_ledger.desk.side import Every, Side
 from mqd_ledger.desk.worker import Worker
 from mqd_ledger.engine import DecidedDifferently, Engine
-from mqd_ledger.errors import CommandRefused
+from mqd_ledger.errors import CommandRefused, LedgerUnreadable
 from mqd_ledger.events import BarClosed, RunStarted, Source
 from mqd_ledger.killing import breach
 from mqd_ledger.log import EventLog
@@ -155,6 +156,7 @@ class Desk:
         self._outcome = outcome
         self._saver = saver
         self._at = from_microseconds(log.head.recorded_at)  # the log's time never falls
+        self._file = _identity(log.path)
         self._clock, self._seen_at = connection.clock(), self._at  # when it was looked at last
         self._looked_at = monotonic()
         recovery = Recovery(self.state, chain_detail=f"{log.head.position:,} events, their chain is whole")
@@ -229,6 +231,7 @@ class Desk:
             self.log.commit()
             self._narrator.speak()
             return False
+        self._require_file()
         with Recorded() as recorded:  # made ready while the disk is waited for
             self.log.commit(meanwhile=partial(self._broker.send, effects, self.state, self._at, recorded))
         return True
@@ -236,6 +239,7 @@ class Desk:
     def look(self) -> None:
         """What is due, and what an operator asks."""
         self._looked_at = monotonic()
+        self._require_file()
         now = self._now()
         for side in self._sides:
             for command in side.tick(self.state, now):
@@ -254,6 +258,14 @@ class Desk:
         if self._saver is not None:
             self._saver.maybe(self.state, self.log)
 
+    def _require_file(self) -> None:
+        """A file that was removed takes what is written without a word, and nobody finds it again."""
+        if self._file != _identity(self.log.path):
+            raise LedgerUnreadable(
+                f"The ledger {self.log.path} was removed, moved or replaced while it was traded on, so nothing is sent any more. "
+                "Put it back, or restore a backup, and start again: what happened since is asked of the broker."
+            )
+
     def _now(self) -> datetime:
         """By the clock. Where that was set back the log's time, which never falls, goes on at half the pace until they meet again:
         if it stood still, so would all that is due by it, the kill switch too.
@@ -271,6 +283,17 @@ class Desk:
             stream.stop(STOP_SECONDS)
         self._broker.stop(STOP_SECONDS)
         self._checker.stop(0)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Of the file that has this name now."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _checked(problem: str, _state: State, at: datetime) -> Iterable[Command]:

@@ -34,6 +34,7 @@ class SessionsSide:
         self._connection = connection
         self._reader = reader
         self._clock_due = Every(CLOCK_EVERY)
+        self._is_asked = False  # one question at a time: a broker that is slow to answer is not asked the more
         self._close_due = Every(CLOSE_AGAIN)
         self._closes_at: datetime | None = None  # the broker's word on the session that is open
 
@@ -47,7 +48,8 @@ class SessionsSide:
             if state.session != name:
                 yield OpenSession(at, name, session.close_at)
             yield from self._before_the_close(session, name, state, at)
-        if self._clock_due(at):
+        if not self._is_asked and self._clock_due(at):
+            self._is_asked = True
             self._reader.give(_told(self._connection.broker.clock), partial(self._compare, at))
 
     def _before_the_close(self, session: Session, name: str, state: State, at: datetime) -> Iterator[Command]:
@@ -72,6 +74,7 @@ class SessionsSide:
         """An unscheduled close is the broker's to know; orders wait while one of the two says closed. An answer may be slow: it
         is of some instant since it was asked for.
         """
+        self._is_asked = False
         if not isinstance(clock, BrokerClock):
             return  # the comparison of the books says that the broker cannot be asked
         session = session_at(at)
