@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from commands.control import CreateLedger
-from mqd_ledger import lock
+from mqd_ledger import chain, lock
 from mqd_ledger.audit.as_of import as_of, limits_of
 from mqd_ledger.audit.verify import Finding
 from mqd_ledger.audit.verify import verify as prove
@@ -43,7 +43,7 @@ from mqd_ledger.runs import (
 )
 from mqd_ledger.sessions import sessions_between
 from mqd_ledger.settings import Settings
-from mqd_ledger.snapshots import Snapshots, checked
+from mqd_ledger.snapshots import Snapshots
 from mqd_ledger.state import State
 from mqd_ledger.values import ARITHMETIC, EPOCH, INTERVALS, from_microseconds
 
@@ -190,7 +190,7 @@ def run_paper(
     """Trade simulated money on a ledger that survives: the same call goes on where the last one ended."""
     setcontext(ARITHMETIC.copy())
     with opened_ledger(ledger, MODES["paper"], controls) as log:
-        checked(log, controls.snapshots)  # what was tampered with is not traded on
+        chain.check(log.rows())  # what was tampered with is not traded on
         feed = make_feed(fold(log, snapshots=controls.snapshots))
         return play(log, plan_of("paper", settings, feed), controls), feed
 

@@ -229,7 +229,7 @@ class Trader:
     def ready(self) -> "Trader":
         """Wait until nothing blocks trading and the gap of the bars is read, while market time goes on as far as that needs."""
         self.begun()
-        self.wait_until(lambda state: not state.blocks or self._compares(), "nothing blocks trading", seconds=4)
+        self.wait_until(lambda state: not state.blocks or self._compares(), "nothing blocks trading", seconds=6)
         self.wait_until(lambda _: self.hears_bars(), "the market data are subscribed to")
         return self
 

@@ -41,6 +41,7 @@ from mqd_ledger.values import from_microseconds
 
 IDLE_SECONDS = 0.05  # of the wall: how long the desk waits for an arrival before it looks at what is due
 COMMIT_AT = 500  # events: a burst of arrivals that sends nothing out is written together
+OVER_SECONDS = 10.0  # of the wall, for the broker's last words after a played market is over
 LOOK_SECONDS = 1.0  # so long at most, however much arrives, nobody looks at what is due
 STOP_SECONDS = 2.0  # a helper thread gets so long to end
 
@@ -166,6 +167,7 @@ class Desk:
         self._sides: Sequence[Side] = (self._broker, self._feed, sessions)
         self._checker = Worker("log check", self._inbox)
         self._over_due = Every(1.0)
+        self._over_at: float | None = None  # when the market was found to be over
 
     def run(self) -> bool:
         """True if the market came to its end, False if the run was told to stop."""
@@ -184,9 +186,17 @@ class Desk:
             is_idle = not has_sent and (arrival is None or not len(self._inbox))
             if is_idle or monotonic() > self._looked_at + LOOK_SECONDS:
                 self.look()
-                if self._over_due(self._at) and self._connection.is_over() and not len(self._inbox):
+                if self._over_due(self._at) and self._connection.is_over() and self._has_rest():
                     return True
         return False
+
+    def _has_rest(self) -> bool:
+        """After a market's end the broker's last words on what still works are waited for, a while."""
+        if not self.state.working and not len(self._inbox):
+            return True
+        self._over_at = self._over_at or monotonic()
+        self._broker.ask_now(self._at)
+        return monotonic() > self._over_at + OVER_SECONDS
 
     def _begin(self, _state: State, at: datetime) -> Iterable[Command]:
         yield StartRecovery(at)
