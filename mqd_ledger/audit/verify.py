@@ -86,7 +86,9 @@ def _rerun(log: LogReader, reactors: ReactorsOf) -> Finding:
         count = rerun(log, reactors)
     except (BrokenPromise, BadInput) as different:
         return Finding("rerun", passed=False, detail=str(different))
-    return Finding("rerun", passed=True, detail=f"strategies, and a simulated broker, did the same again in {count} runs")
+    return Finding(
+        "rerun", passed=True, detail=f"strategies, and a simulated broker, did the same again in {count} runs"
+    )
 
 
 def _projections(ledger: Path, log: LogReader) -> Finding:

@@ -29,7 +29,9 @@ Working = Sequence[tuple[str, str | None]]  # client_order_id and broker_order_i
 T = TypeVar("T")
 
 
-DATED = timedelta(days=3)  # a movement often has a date and no time, and is told a night later; each is booked once, by its id
+DATED = timedelta(
+    days=3
+)  # a movement often has a date and no time, and is told a night later; each is booked once, by its id
 
 
 class AlpacaQuestions:
