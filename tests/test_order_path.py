@@ -3,6 +3,9 @@ of the desk is bounded for streams alone. To add a case: what leaves the program
 """
 
 import json
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from queue import Full
@@ -16,6 +19,7 @@ from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.desk.inbox import Inbox
 from mqd_ledger.loopback.hooks import NoFaults
 from mqd_ledger.loopback.server import LoopbackServer
+from tests.dsl import OPENING
 from tests.loopback import KEY, SECRET, flat, opened
 
 ORDER = {
@@ -134,3 +138,19 @@ def test_what_a_stream_has_stamped_is_not_stamped_again() -> None:
     arrivals = [inbox.take(0), inbox.take(0)]
     assert [arrival.received_at for arrival in arrivals if arrival is not None] == [earlier, NOW]
     assert inbox.take(0) is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timer that sends a signal")
+def test_a_signal_whose_handler_runs_past_the_wait_does_not_make_it_endless() -> None:
+    """As SIGTERM at a quiet hour: the desk has to look up again, and see that it is to stop."""
+    inbox = Inbox(lambda: OPENING)
+    late = threading.Timer(5, inbox.put, [lambda _state, _at: ()])  # so that a wait for ever ends all the same
+    before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.1))
+    late.start()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        assert inbox.take(0.05) is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        late.cancel()

@@ -177,7 +177,11 @@ class Trader:
         with self.ledger.with_name("said.txt").open("ab") as said:
             command = [sys.executable, "-m", "mqd_ledger", *self.words, *more]
             self._process = subprocess.Popen(
-                command, cwd=self.ledger.parent, env=environment(), stdout=said, stderr=said
+                command,
+                cwd=self.ledger.parent,
+                env={**environment(), "PYTHONFAULTHANDLER": "1"},
+                stdout=said,
+                stderr=said,
             )
         return self
 
@@ -190,7 +194,12 @@ class Trader:
         """A signal to the process, and what it ends with."""
         assert self._process is not None, "it does not run"
         self._process.send_signal(number)
-        code = self._process.wait(DEADLINE)
+        try:
+            code = self._process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # where its threads are is then the last that it says
+            self._process.wait(DEADLINE)
+            raise AssertionError(f"signal {number} did not end it within {DEADLINE:g} s: {self.said[-6000:]}") from None
         self._process = None
         return code
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from queue import Empty, Full, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 from commands import Command
@@ -22,7 +22,8 @@ class Arrival(NamedTuple):
 class Inbox:
     def __init__(self, clock: Callable[[], datetime], size: int = ARRIVALS_MAX) -> None:
         self._clock, self._size = clock, size
-        self._queue: SimpleQueue[Arrival] = SimpleQueue()  # a `Queue` takes longer to wake the desk up
+        # No `SimpleQueue`: its wait for so many seconds lasts for ever where a signal's handler runs past their end.
+        self._queue: Queue[Arrival] = Queue()
 
     def put(self, translate: Translate) -> None:
         """For workers: of what the desk has asked for there is always room."""
