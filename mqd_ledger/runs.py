@@ -113,6 +113,11 @@ def _open(
             changed = str(different)
             specs, strategies = plan.strategies()
     state = outcome.state = fold(log, snapshots=snapshots)
+    if state.account_number:
+        raise BadInput(
+            f"This ledger keeps the books of the {state.environment} account {state.account_number}; simulated money would be "
+            "mixed up with it. Give another one with --ledger, or trade on it with its broker."
+        )
     seen = dict(state.last_bars)
     first = _first_bar(_unseen(plan.items(), seen), plan)
     if first is None and not seen:

@@ -234,3 +234,19 @@ def test_what_is_refused_before_anything_is_made(
     assert [text for text in says if text not in flowing] == [], told
     assert not [value for name, value in keys.items() if value in told]
     assert list(tmp_path.iterdir()) == [], "no ledger and no lock is left behind"
+
+
+def test_simulated_money_and_a_broker_never_share_a_ledger(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
+    """The books of one would be altered by the other."""
+    trader.bars(1)
+    trader.quiet()
+    assert trader.send(signal.SIGTERM) == 0
+    before = len(trader.events(e.Event))
+    code, told = asked(capsys, "run", "--paper", "--ledger", str(trader.ledger))
+    assert (code, "keeps the books of the loopback account" in told) == (2, True), told
+    assert len(trader.events(e.Event)) == before
+    simulated = str(trader.ledger.with_name("simulated.ledger"))
+    assert asked(capsys, "run", "--paper", "--ledger", simulated)[0] == 0
+    where = ["--broker", "loopback", "--loopback-url", trader.server.rest_url]
+    code, told = asked(capsys, "run", "--paper", *where, "--ledger", simulated)
+    assert (code, "keeps simulated money" in told) == (2, True), told
