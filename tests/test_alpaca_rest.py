@@ -205,7 +205,7 @@ def test_an_address_and_its_environment_belong_together(environment: str, url: s
 )
 def test_without_an_address_the_environment_is_the_address(environment: str, host: str) -> None:
     rest = AlpacaRest(Keys("PK1", "s", environment), None, environment, budget=Budget())
-    assert host in rest._open().client._base_url
+    assert host in rest._wire().client._base_url
 
 
 # --- the budget --------------------------------------------------------------------------------------------------------------

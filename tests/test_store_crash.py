@@ -14,7 +14,7 @@ from mqd_ledger import lock
 from mqd_ledger.chain import check
 from mqd_ledger.errors import LedgerLocked, LedgerUnreadable
 from mqd_ledger.log import EventLog, LogReader
-from mqd_ledger.store import backup
+from mqd_ledger.store import SQLiteLedgerRecorder, backup
 from tests.test_log import MINUTE, START, bar, canceled, filled
 
 ROOT = Path(__file__).parent.parent
@@ -150,10 +150,16 @@ def test_a_holder_that_has_not_said_who_it_is_is_still_a_holder(tmp_path: Path) 
 # --- a full disk -----------------------------------------------------------------------------------------------------------
 
 
+def allow(log: EventLog, pages: int) -> None:
+    assert isinstance(log.recorder, SQLiteLedgerRecorder)
+    with log.recorder._writing() as cursor:  # a limit of that connection
+        cursor.execute(f"pragma max_page_count = {pages}")
+
+
 def test_a_full_disk_leaves_the_log_whole_and_says_so(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.ledger")
     with EventLog.open(path, durability="normal") as log:
-        log.recorder._query("pragma max_page_count = 12")  # type: ignore[attr-defined]
+        allow(log, pages=12)
         for number in range(3000):
             log.record([canceled(f"o{number}")], START + 9000 * MINUTE)
         with pytest.raises(LedgerUnreadable, match=r"full.*Make room"):
@@ -161,7 +167,7 @@ def test_a_full_disk_leaves_the_log_whole_and_says_so(tmp_path: Path) -> None:
         assert log.pending == 3000
         with LogReader.open(path) as reader:
             assert check(reader.rows()).position == 20
-        log.recorder._query("pragma max_page_count = 100000")  # type: ignore[attr-defined]
+        allow(log, pages=100000)
         log.commit()
         assert check(log.rows()) == log.head
         assert log.head.position == 3020

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,9 +25,9 @@ from mqd_ledger.brokers.keys import Keys, scrub
 from mqd_ledger.errors import BadInput, BrokenPromise, LedgerError
 
 if TYPE_CHECKING:
-    from alpaca.trading.client import TradingClient
-    from requests import PreparedRequest, RequestException, Response
-    from requests.adapters import HTTPAdapter
+    from requests import RequestException, Response
+
+    from mqd_ledger.brokers.alpaca_wire import Wire
 
 ATTEMPTS = 4  # of a read
 TRIED_FOR = 45.0  # seconds; no read is begun again after that
@@ -67,35 +67,6 @@ class Ambiguous(BrokerFailure):
         super().__init__(f"Alpaca gave no usable answer ({reason}); it is asked again what has become of it.")
 
 
-class _Wire(NamedTuple):
-    client: "TradingClient"
-    transport: "HTTPAdapter"
-    answers: "list[Response]"  # the last one, whole, whatever the client makes of it
-    posts: "dict[str, tuple[PreparedRequest, dict[str, Any]]]"  # by path: all of it but the body
-
-    def post(self, path: str, data: Mapping[str, Any]) -> None:
-        """The request that the client would make, but only its body anew: taking the address apart, looking for proxies and
-        passwords and merging headers cost half of the time until the first byte is out.
-        """
-        known = self.posts.get(path)
-        if known is None:
-            known = self.posts[path] = self._prepared(path)
-        request, options = known
-        request.body = ENCODE(data)
-        request.headers["Content-Length"] = str(len(request.body))
-        self.transport.send(request, **options)
-
-    def _prepared(self, path: str) -> "tuple[PreparedRequest, dict[str, Any]]":
-        from requests import Request
-
-        client = self.client
-        session = client._session  # noqa: SLF001  as the client itself does
-        headers = {**client._get_default_headers(), "Content-Type": "application/json"}  # noqa: SLF001
-        url = f"{client._base_url}/{client._api_version}{path}"  # noqa: SLF001
-        request = session.prepare_request(Request("POST", url, headers=headers))
-        return request, dict(session.merge_environment_settings(url, {}, None, None, None))
-
-
 class AlpacaRest:
     def __init__(
         self,
@@ -115,7 +86,7 @@ class AlpacaRest:
         self.keys, self.url, self.environment, self.budget = keys, url, environment, budget
         self._timeout = timeout
         self._of_thread = threading.local()
-        self._wires: list[_Wire] = []
+        self._wires: list[Wire] = []
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -125,7 +96,7 @@ class AlpacaRest:
         """Close the connections of all threads; a request that is made afterwards opens a new one."""
         with self._lock:
             for wire in self._wires:
-                wire.client._session.close()  # noqa: SLF001  the SDK has no other way
+                wire.close()
 
     @contextmanager
     def held_back(self, is_recorded: Callable[[], bool]) -> Iterator[None]:
@@ -223,86 +194,23 @@ class AlpacaRest:
     def _shown(self, message: str) -> str:
         return scrub(message[:SHOWN_MAX], self.keys)
 
-    def _wire(self) -> _Wire:
-        wire: _Wire | None = getattr(self._of_thread, "wire", None)
+    def _wire(self) -> "Wire":
+        wire: Wire | None = getattr(self._of_thread, "wire", None)
         if wire is None:
-            wire = self._of_thread.wire = self._open()
+            from mqd_ledger.brokers.alpaca_wire import open_wire
+
+            is_local = self.url is not None and is_loopback(self.url)
+            wire = self._of_thread.wire = open_wire(
+                self.keys,
+                self.url,
+                self.environment,
+                timeout=self._timeout,
+                may_leave=self._may_leave,
+                uses_proxies=not is_local,  # they do not know this machine's loopback
+            )
             with self._lock:
                 self._wires.append(wire)
         return wire
-
-    def _open(self) -> _Wire:
-        from alpaca.trading.client import TradingClient
-
-        client = TradingClient(
-            self.keys.key_id,
-            self.keys.secret,
-            paper=self.environment != "live",
-            raw_data=True,
-            url_override=None if self.url is None else self.url.rstrip("/"),
-        )
-        if not {"_retry", "_session"} <= vars(client).keys():
-            raise BrokenPromise(
-                "This version of alpaca-py keeps its retries and its session elsewhere than 0.44.0 did, so an order might be sent "
-                "twice. Install the pinned version."
-            )
-        client._retry = 0  # noqa: SLF001  it repeats a POST on 429 and 504, and has no setting for none
-        session = client._session  # noqa: SLF001
-        if self.url is not None and is_loopback(self.url):
-            session.trust_env = False  # a proxy from the environment does not know this machine's loopback
-        answers: list[Response] = []
-        transport = _transport(self._timeout, answers, self._may_leave)
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, transport)
-        return _Wire(client, transport, answers, {})
-
-
-def _transport(timeout: tuple[float, float], answers: "list[Response]", may_leave: Callable[[], None]) -> "HTTPAdapter":
-    """Sends with a time-out, which the client never sets, asks before the first byte, and keeps each answer that came whole."""
-    from requests.adapters import HTTPAdapter
-    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-
-    class Plain(HTTPConnection):
-        def send(self, data: Any) -> None:
-            may_leave()
-            super().send(data)
-
-    class Safe(HTTPSConnection):
-        def send(self, data: Any) -> None:
-            may_leave()
-            super().send(data)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SafePool(HTTPSConnectionPool):
-        ConnectionCls = Safe
-
-    class Transport(HTTPAdapter):
-        _way: Any = None
-
-        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-            super().init_poolmanager(*arguments, **options)
-            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SafePool}
-
-        def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
-            """One client, one host: the way to it is worked out once."""
-            if self._way is None:
-                self._way = super().get_connection_with_tls_context(*arguments, **options)
-            return self._way
-
-        def close(self) -> None:
-            self._way = None
-            super().close()
-
-        def send(self, request: "PreparedRequest", **options: Any) -> "Response":  # type: ignore[override]
-            response = super().send(request, **{**options, "timeout": timeout})
-            if response.content is not None:  # read to its end here, or it fails here
-                answers.append(response)
-            return response
-
-    return Transport()
 
 
 def is_loopback(url: str) -> bool:

@@ -173,8 +173,9 @@ def note_orders(wire: Path) -> None:
         begin(self, method, url, *arguments, **options)
 
     def noted(self: Any, data: Any) -> None:
-        if isinstance(data, bytes) and data.startswith(b"{") and _sends_an_order(self):
-            os.write(notes, data + b"\n")
+        body = data.partition(b"\r\n\r\n")[2]
+        if body and _sends_an_order(self):
+            os.write(notes, body + b"\n")
         send(self, data)
 
     connection.putrequest, connection.send = putrequest, noted

@@ -1,8 +1,11 @@
 """The one door of the desk: a bounded queue that other threads put arrivals into."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
-from queue import Empty, Full, Queue
+from queue import Full
+from threading import Lock
 from typing import NamedTuple
 
 from commands import Command
@@ -20,27 +23,36 @@ class Arrival(NamedTuple):
 
 
 class Inbox:
+    """Half of the wake-up of a `queue.Queue`, which stands between a bar and its order. `SimpleQueue` is as fast, but its wait for
+    so many seconds lasts for ever where a signal's handler runs past their end.
+    """
+
     def __init__(self, clock: Callable[[], datetime], size: int = ARRIVALS_MAX) -> None:
         self._clock, self._size = clock, size
-        # No `SimpleQueue`: its wait for so many seconds lasts for ever where a signal's handler runs past their end.
-        self._queue: Queue[Arrival] = Queue()
+        self._arrivals: deque[Arrival] = deque()
+        self._bell = Lock()  # held, but for when something came that nobody has waited for yet
+        self._bell.acquire()
 
     def put(self, translate: Translate) -> None:
         """For workers: of what the desk has asked for there is always room."""
-        self._queue.put(Arrival(self._clock(), translate))
+        self._add(Arrival(self._clock(), translate))
 
     def offer(self, translate: Translate, received_at: datetime | None = None) -> None:
         """Raises `queue.Full` where there is no room: for a stream, which must not wait and knows what to do about a loss."""
-        if self._queue.qsize() >= self._size:
+        if len(self._arrivals) >= self._size:
             raise Full
-        self._queue.put(Arrival(received_at or self._clock(), translate))
+        self._add(Arrival(received_at or self._clock(), translate))
+
+    def _add(self, arrival: Arrival) -> None:
+        self._arrivals.append(arrival)
+        with suppress(RuntimeError):  # it was rung already
+            self._bell.release()
 
     def take(self, seconds: float) -> Arrival | None:
-        """The next arrival, waiting so long for it at most."""
-        try:
-            return self._queue.get(timeout=seconds) if seconds > 0 else self._queue.get_nowait()
-        except Empty:
-            return None
+        """The next arrival, waiting so long for it at most. Only one thread takes."""
+        if not self._arrivals and self._bell.acquire(timeout=seconds) and not self._arrivals:
+            self._bell.acquire(timeout=seconds)  # the bell had rung for one that was taken without waiting
+        return self._arrivals.popleft() if self._arrivals else None
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        return len(self._arrivals)

@@ -92,7 +92,7 @@ class Narrator(KeepsNothing):
 
     def __init__(self, state: State, tell: Callable[[str], None]) -> None:
         self._state, self._tell = state, tell
-        self._unsaid: list[str] = []
+        self._unsaid: list[tuple[datetime, Line, e.Event]] = []  # worded when nothing is about to be sent
         self.is_muted = True
 
     @property
@@ -102,14 +102,14 @@ class Narrator(KeepsNothing):
     def _say(self, line: Line) -> Reaction:
         def said(event: e.Event, at: datetime) -> Sequence[Command]:
             if not self.is_muted:
-                self._unsaid.append(f"{at:%Y-%m-%d %H:%M:%S}Z  {line(event, self._state)}")
+                self._unsaid.append((at, line, event))
             return ()
 
         return said
 
     def speak(self) -> None:
-        for line in self._unsaid:
-            self._tell(line)
+        for at, line, event in self._unsaid:
+            self._tell(f"{at:%Y-%m-%d %H:%M:%S}Z  {line(event, self._state)}")
         self._unsaid.clear()
 
 

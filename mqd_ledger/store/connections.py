@@ -18,13 +18,15 @@ from eventsourcing.sqlite import (
 
 from mqd_ledger.errors import Conflict, LedgerError, LedgerUnreadable
 
-APPLICATION_ID = 0x4D514431  # "MQD1" in the file's header: how `file` and we know a ledger
-PAGE_SIZE = 16384  # a tenth faster to append to than 4096
-WAIT_SECONDS = 10  # for another program's lock
-POOL_SECONDS = 60  # for another thread's turn: a slow disk is no error
-
 Access = Literal["create", "write", "read"]
 Durability = Literal["full", "normal"]
+
+APPLICATION_ID = 0x4D514431  # "MQD1" in the file's header: how `file` and we know a ledger
+# Bytes, of a new file. Large pages are a tenth faster to append many events at once to; small ones a tenth of a millisecond sooner
+# on the disk with a few, since each page that a commit touches is written whole.
+PAGE_SIZE: Mapping[Durability, int] = MappingProxyType({"full": 4096, "normal": 16384})
+WAIT_SECONDS = 10  # for another program's lock
+POOL_SECONDS = 60  # for another thread's turn: a slow disk is no error
 
 # SQLite's primary result code -> what it means for a ledger, and what to do.
 _PROBLEMS: Mapping[int, str] = MappingProxyType(
@@ -107,11 +109,11 @@ class _Pool(SQLiteConnectionPool):
 
     def _create_connection(self) -> SQLiteConnection:
         try:
-            return LedgerConnection(sqlite_conn=self._connect(), max_age=self.max_age)
+            return LedgerConnection(sqlite_conn=self.connect(), max_age=self.max_age)
         except sqlite3.Error as error:
             raise InterfaceError(error) from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.db_name,
             uri=True,
@@ -129,7 +131,7 @@ class _Pool(SQLiteConnectionPool):
             connection.close()
             if self._lies_at_rest(error):
                 self.db_name += "&immutable=1"
-                return self._connect()
+                return self.connect()
             raise
         connection.execute("pragma cache_size = -16000")
         connection.row_factory = sqlite3.Row
@@ -141,7 +143,7 @@ class _Pool(SQLiteConnectionPool):
         )
         if pages and application != APPLICATION_ID:
             return  # of another program, and about to be refused: nothing of it is changed
-        connection.execute(f"pragma page_size = {PAGE_SIZE}")  # of a new file
+        connection.execute(f"pragma page_size = {PAGE_SIZE[self.durability]}")
         connection.execute("pragma journal_mode = wal").close()
         connection.execute(f"pragma synchronous = {self.durability}")
         if self.durability == "full":  # macOS writes through to the disk only when asked
@@ -178,3 +180,4 @@ class LedgerDatastore(SQLiteDatastore):
         pool.access, pool.durability, pool.path = access, durability, None if is_uri else Path(path)
         self.pool: SQLiteConnectionPool = pool
         self.access = access
+        self.connect = pool.connect  # makes a connection beside the pool, for its caller to close

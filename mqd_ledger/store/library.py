@@ -43,7 +43,8 @@ class LedgerMapper(Mapper[str]):
 class Factory(SQLiteFactory):
     """What PERSISTENCE_MODULE=mqd_ledger.store gives an application."""
 
-    application_recorder_class = SQLiteLedgerRecorder
+    # Of a `LedgerDatastore`, which is made below.
+    application_recorder_class = SQLiteLedgerRecorder  # type: ignore[assignment]
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)

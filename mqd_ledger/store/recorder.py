@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain as concatenated
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 from eventsourcing.persistence import StoredEvent
-from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor
 
 from mqd_ledger.chain import Head, Row, check
 from mqd_ledger.errors import ChainBroken, LedgerUnreadable
@@ -55,7 +56,7 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
     """A ledger file. The library's own methods raise the library's errors; ours raise ours."""
 
     def __init__(
-        self, datastore: SQLiteDatastore, events_table_name: str = NOTIFICATIONS, *, clock: Clock = now
+        self, datastore: LedgerDatastore, events_table_name: str = NOTIFICATIONS, *, clock: Clock = now
     ) -> None:
         super().__init__(datastore, events_table_name)
         self.select_events_statement = (
@@ -65,7 +66,9 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
         )
         self.select_max_notification_id_statement = "select max(position) from events"
         self._clock = clock
-        self._name_of_file = datastore.name if isinstance(datastore, LedgerDatastore) else datastore.pool.db_name
+        self._name_of_file, self._access, self._connect = datastore.name, datastore.access, datastore.connect
+        self._writer: sqlite3.Connection | None = None
+        self._write_lock = Lock()
         self._streams: dict[int, str] = {}
         self._types: dict[int, str] = {}
 
@@ -85,7 +88,7 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
 
     def _is_ledger(self) -> bool:
         """False for an empty file (one whose making was cut short, too); a file of another program raises."""
-        with self._connection("Opening", writes=False) as connection:
+        with self._connection("Opening") as connection:
             application = connection.execute("pragma application_id").fetchone()[0]
             version = connection.execute("pragma user_version").fetchone()[0]
             tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
@@ -107,22 +110,25 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
         """Look at the file before anything is asked of it: make the tables of a new one, refuse what is no ledger."""
         if self._is_ledger():
             return
-        if isinstance(self.datastore, LedgerDatastore) and self.datastore.access == "read":
+        if self._access == "read":
             raise LedgerUnreadable(f"{self._name_of_file} is empty: nothing was ever recorded in it. Check the path.")
         with in_our_words(self._name_of_file, "Making"):
             super().create_table()
 
     def close(self) -> None:
-        self.datastore.close()
+        with self._write_lock:
+            if self._writer is not None:
+                self._writer.close()
+            self.datastore.close()
 
     @contextmanager
-    def _connection(self, doing: str, *, writes: bool) -> Iterator[sqlite3.Connection]:
-        with in_our_words(self._name_of_file, doing), self.datastore.get_connection(commit=writes) as connection:
+    def _connection(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with in_our_words(self._name_of_file, doing), self.datastore.get_connection(commit=False) as connection:
             yield cast("LedgerConnection", connection).raw
 
     def _query(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         """All rows at once: the read is over when this returns."""
-        with self._connection("Reading", writes=False) as connection:
+        with self._connection("Reading") as connection:
             cursor = connection.cursor()
             cursor.row_factory = None
             return cursor.execute(sql, parameters).fetchall()
@@ -132,7 +138,7 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
         with (
             in_our_words(str(path), "Making"),
             closing(sqlite3.connect(path)) as copy,
-            self._connection("Copying", writes=False) as connection,
+            self._connection("Copying") as connection,
         ):
             connection.backup(copy)
 
@@ -147,12 +153,14 @@ class SQLiteLedgerRecorder(SQLiteApplicationRecorder):
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
-        with self._connection("Writing to", writes=True) as connection:
+        """By a connection that is kept: asking the pool for one takes as long as writing the rows of a small turn."""
+        with in_our_words(self._name_of_file, "Writing to"), self._write_lock:
+            connection = self._writer = self._writer or self._connect()
             cursor = connection.cursor()
             cursor.execute("begin immediate")
             try:
                 yield cursor
-                cursor.execute("commit")
+                connection.execute("commit")
             except BaseException:
                 if connection.in_transaction:
                     with suppress(sqlite3.Error):  # the error that led here says more
