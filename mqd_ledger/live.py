@@ -80,14 +80,17 @@ def connection_to(
     symbols: tuple[Symbol, ...],
     clock: Clock,
     timing: Timing,
+    *,
+    bars: str = "alpaca",
 ) -> Connection:
-    """All ways to one account; nothing is connected before the desk starts them."""
+    """All ways to one account; nothing is connected before the desk starts them. `bars` are of that kind (`Source.kind`)."""
     # Of the market's minutes, which may be shorter than the wall's.
     per_minute = settings.alpaca.requests_per_minute * max(1, ceil(clock.rate()))
     rest = AlpacaRest(keys, urls.rest, environment, budget=Budget(per_minute))
     feed = settings.alpaca.feed
+    name = f"{environment} {feed}: {', '.join(symbols)}"
     return Connection(
-        name=f"{environment} {feed}: {', '.join(symbols)}",
+        source=Source(bars, name, hashlib.sha256(name.encode()).hexdigest()),
         environment=environment,
         broker=AlpacaBroker(rest, clock.now),
         trades=lambda sink: TradeUpdates(keys, urls.stream, sink, clock.now, timing=timing),
@@ -112,8 +115,9 @@ def plan_of(settings: Settings, connection: Connection) -> DeskPlan:
     reactors = MODES[mode].reactors
     assert reactors is not None
     wanted = [(strategy.name, strategy.parameters) for strategy in settings.strategies]
-    source = Source("alpaca", connection.name, hashlib.sha256(connection.name.encode()).hexdigest())
-    return DeskPlan(mode, source, strategies_loader(wanted), settings.policy, new_ledger_id(), reactors, connection)
+    return DeskPlan(
+        mode, connection.source, strategies_loader(wanted), settings.policy, new_ledger_id(), reactors, connection
+    )
 
 
 def plan_to_kill(settings: Settings, connection: Connection) -> DeskPlan:
@@ -158,6 +162,7 @@ class Server(NamedTuple):
     urls: Urls
     keys: Keys
     symbols: tuple[Symbol, ...]
+    bars: str  # "synthetic" or "file"
 
 
 @contextmanager
@@ -211,7 +216,8 @@ def account_number_of(ledger: Path) -> str:
 def to_loopback(settings: Settings, server: Server) -> Connection:
     symbols = settings.symbols or server.symbols
     clock = market_clock(server.urls.rest or "")
-    return connection_to("loopback", settings, server.keys, server.urls, symbols, clock, _hurried(clock.rate()))
+    timing = _hurried(clock.rate())
+    return connection_to("loopback", settings, server.keys, server.urls, symbols, clock, timing, bars=server.bars)
 
 
 def _hurried(rate: float) -> Timing:
@@ -223,4 +229,4 @@ def _hurried(rate: float) -> Timing:
 def server_of(told: Mapping[str, Any]) -> Server:
     """What a loopback server says of itself."""
     urls = Urls(told["rest"], told["stream"], told["data"], told["rest"])
-    return Server(urls, Keys(told["key"], told["secret"], "loopback"), tuple(told["symbols"]))
+    return Server(urls, Keys(told["key"], told["secret"], "loopback"), tuple(told["symbols"]), told["bars"])

@@ -143,19 +143,11 @@ def test_the_seed_decides_every_id_and_every_chance() -> None:
 
 # --- a process of its own --------------------------------------------------------------------------------------------------
 
-SERVE = """
-import sys
-from pathlib import Path
-from mqd_ledger.loopback.server import LoopbackServer, serve_forever
-serve_forever(LoopbackServer(speed=60, directory=Path(sys.argv[1])), until_stdin_ends=True)
-"""
-
 
 @contextmanager
-def served(directory: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def served(directory: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    command = [sys.executable, "-m", "mqd_ledger", "loopback", "--json", "--directory", str(directory), *more]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -195,9 +187,10 @@ WAYS_TO_END = ("end of stdin",) if os.name == "nt" else ("SIGTERM", "SIGINT", "e
 
 @pytest.mark.parametrize("how", WAYS_TO_END)
 def test_a_server_process_ends_when_it_is_told_or_left_alone(tmp_path: Path, how: str) -> None:
-    with served(tmp_path) as (process, said):
+    left_alone = ["--until-stdin-ends"] if how == "end of stdin" else []
+    with served(tmp_path, *left_alone) as (process, said):
         assert fetch(f"{said['rest']}/loopback/clock")["speed"] == 60
-        if how == "end of stdin":
+        if left_alone:
             assert process.stdin is not None
             process.stdin.close()
         else:

@@ -2,8 +2,10 @@
 of the desk is bounded for streams alone. To add a case: what leaves the program is in `Requests.seen`.
 """
 
+import http.client
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -120,6 +122,46 @@ def test_a_server_that_is_not_there_is_no_error_of_an_open_connection(server: Lo
     server.stop()
     rest.keep_open()
     rest.close()
+
+
+def test_an_order_does_not_wait_long_for_a_server_that_has_gone_mute() -> None:
+    """An hour for an answer, as far as orders go; the connection that is only kept open gives up before."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        rest = AlpacaRest(Keys(KEY, SECRET, "loopback"), url, "loopback", budget=Budget(200), timeout=(3, 3600))
+        rest.keep_open()
+        rest.close()
+
+
+def test_an_order_leaves_in_one_piece(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def noted(self: http.client.HTTPConnection, data: Any) -> None:
+        pieces.append(data)
+        send(self, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", noted)
+    rest = rest_of(server)
+    rest.post("/orders", ORDER)
+    rest.close()
+    (piece,) = pieces
+    assert piece.startswith(b"POST /v2/orders ")
+    assert json.loads(piece.partition(b"\r\n\r\n")[2]) == ORDER
+
+
+def test_an_arrival_wakes_who_waits_also_after_some_that_were_taken_without_waiting() -> None:
+    inbox = Inbox(lambda: NOW)
+    for _ in range(3):
+        inbox.put(lambda _state, _at: ())
+        inbox.put(lambda _state, _at: ())
+        assert inbox.take(0) is not None
+        assert inbox.take(0) is not None
+        late = threading.Timer(0.02, inbox.put, [lambda _state, _at: ()])
+        late.start()
+        assert inbox.take(60) is not None
+        late.join()
+    assert inbox.take(0) is None
 
 
 def test_a_full_inbox_refuses_streams_and_takes_what_was_asked_for() -> None:

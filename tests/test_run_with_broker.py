@@ -175,6 +175,7 @@ def test_with_a_server_of_its_own(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=DEADLINE)
         assert (process.returncode, err) == (0, "")
         assert "passed    7 limits" in out
+        assert out.count("SYNTHETIC BARS") == 2, "before and after"
     state = _state(ledger)
     assert state.run is not None
     assert state.run.run == 1, "it is the same run"
@@ -213,6 +214,12 @@ def _state(ledger: Path) -> State:
             ("No loopback server answers at http://127.0.0.1:9",),
         ),
         (("run", "--paper", "--loopback-url", "http://127.0.0.1:9"), {}, ("need a broker",)),
+        (
+            ("run", "--paper", "--broker", "loopback", "--loopback-url", "http://127.0.0.1:9", "--speed", "5"),
+            {},
+            ("plays at a pace of its own",),
+        ),
+        ((*ALPACA, "--paper", "--symbols", "SPY", "--speed", "5"), PAPER_KEY, ("the market itself sets the pace",)),
     ),
 )
 def test_what_is_refused_before_anything_is_made(

@@ -35,6 +35,7 @@ AGAIN_AFTER, JITTER = (
     0.1,
     0.1,
 )  # seconds before the second attempt, doubled for each further one; and up to so much more
+OPEN_WITHIN = 1.0  # seconds for a request that nobody waits for
 SHOWN_MAX = 300  # characters of Alpaca's words in a message
 __all__ = ["AlpacaRest", "Ambiguous", "BrokerFailure", "Budget", "Refused", "Unauthorized", "Urgency"]
 JSON = msgspec.json.Decoder(float_hook=Decimal)
@@ -129,9 +130,11 @@ class AlpacaRest:
         raise BrokenPromise("A read that failed was neither repeated nor told; the retries of stamina have changed.")
 
     def keep_open(self) -> None:
-        """Use this thread's connection once, if a request can be spared: an order that follows need not wait for handshakes."""
+        """Use this thread's connection once, if a request can be spared: an order that follows need not wait for handshakes, and
+        not long for an answer that does not come.
+        """
         if not self.budget.wait(Urgency.READ):
-            with suppress(BrokerFailure):  # whoever needs an answer asks for one
+            with self._wire().within(OPEN_WITHIN), suppress(BrokerFailure):  # whoever needs an answer asks for one
                 self._once("GET", "/clock", {}, Urgency.READ)
 
     # --- changes, sent once

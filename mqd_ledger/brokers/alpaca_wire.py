@@ -3,7 +3,8 @@
 Importing this imports both libraries, which takes half a second: so it is done when the first request is made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ ENCODE = msgspec.json.Encoder().encode
 
 class Wire(NamedTuple):
     client: TradingClient
-    transport: HTTPAdapter
+    transport: "_Transport"
     answers: list[Response]  # the last one, whole, whatever the client makes of it
     posts: dict[str, tuple[PreparedRequest, dict[str, Any]]]  # by path: all of it but the body
 
@@ -44,6 +45,15 @@ class Wire(NamedTuple):
         url = f"{client._base_url}/{client._api_version}{path}"  # noqa: SLF001
         request = session.prepare_request(Request("POST", url, headers=headers))
         return request, dict(session.merge_environment_settings(url, {}, None, None, None))
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is asked for meanwhile is given up after so long."""
+        usual, self.transport.timeout = self.transport.timeout, (seconds, seconds)
+        try:
+            yield
+        finally:
+            self.transport.timeout = usual
 
     def close(self) -> None:
         self.client._session.close()  # noqa: SLF001  the SDK has no other way
@@ -85,7 +95,7 @@ class _Transport(HTTPAdapter):
     """Sends with a time-out, which the client never sets, and keeps each answer that came whole."""
 
     def __init__(self, timeout: tuple[float, float], answers: list[Response], pools: dict[str, type]) -> None:
-        self._timeout, self._answers, self._pools = timeout, answers, pools
+        self.timeout, self._answers, self._pools = timeout, answers, pools
         self._way: Any = None
         super().__init__()
 
@@ -104,7 +114,7 @@ class _Transport(HTTPAdapter):
         super().close()
 
     def send(self, request: PreparedRequest, **options: Any) -> Response:  # type: ignore[override]
-        response = super().send(request, **{**options, "timeout": self._timeout})
+        response = super().send(request, **{**options, "timeout": self.timeout})
         if response.content is not None:  # read to its end here, or it fails here
             self._answers.append(response)
         return response

@@ -17,7 +17,6 @@ from mqd_ledger.cli.options import settings_of
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.desk.narration import Teller
 from mqd_ledger.errors import BadInput
-from mqd_ledger.events import Source
 from mqd_ledger.live_safety import Person, require_live
 from mqd_ledger.lock import WriterLock
 from mqd_ledger.runs import Controls
@@ -49,7 +48,7 @@ def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
     with alone, trading.stopping(controls.stop), _connection(settings, path, wish) as connection:
         specs = trading.specs_of(settings)
         mode = live.mode_of(connection)
-        feed = Feed(Source("alpaca", connection.name, ""), tuple, "1m", (connection.name,))
+        feed = Feed(connection.source, tuple, "1m", (connection.source.name,))
         if not as_json:
             trading.announce(mode, settings, specs, feed, str(path))
         try:

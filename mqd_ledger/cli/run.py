@@ -104,8 +104,12 @@ def run(  # noqa: PLR0913  one argument for each option
     """
     if paper == live:
         raise BadInput("Give --paper (simulated money) or --live (real money), one of the two.")
-    given = [*overrides, *_given(live=live, speed=speed, broker=broker, symbols=symbols)]
-    settings = _with_strategy(settings_of("live" if live else "paper", config, given), strategy, params)
+    environment = "live" if live else "paper"
+    given = [*overrides, *_given(broker=broker, symbols=symbols)]
+    settings = settings_of(environment, config, given)
+    if speed is not None:
+        settings = settings_of(environment, config, [*given, _speed(speed, settings.broker, loopback_url)])
+    settings = _with_strategy(settings, strategy, params)
     path = ledger_path(settings.ledger if ledger is None else ledger)
     reading = Reading(symbol, zone, strict)
     if settings.broker != "simulated":
@@ -118,11 +122,21 @@ def run(  # noqa: PLR0913  one argument for each option
     _run_simulated(settings, path, bars, reading, as_json=as_json)
 
 
-def _given(*, live: bool, speed: str | None, broker: str | None, symbols: str | None) -> "list[str]":
+def _given(**options: str | None) -> "list[str]":
     """Options that are settings, in the words of --set."""
-    is_loopback = broker == "loopback"
-    rows = {"loopback.speed" if is_loopback and not live else "speed": speed, "broker": broker, "symbols": symbols}
-    return [f"{key}={value}" for key, value in rows.items() if value is not None]
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def _speed(speed: str, broker: str, loopback_url: str | None) -> str:
+    """The setting that --speed means: whose pace it is depends on who plays the bars."""
+    if broker == "alpaca":
+        raise BadInput(f"--speed {speed}: the market itself sets the pace with --broker alpaca. Leave --speed away.")
+    if loopback_url is not None:
+        raise BadInput(
+            f"--speed {speed}: the server at {loopback_url} plays at a pace of its own. Give --speed to the `mqd-ledger loopback` "
+            "that starts it."
+        )
+    return f"{'loopback.speed' if broker == 'loopback' else 'speed'}={speed}"
 
 
 def _market(bars: Path | None, reading: Reading) -> "list[str]":

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from mqd_ledger.brokers.alpaca import AlpacaBroker
 from mqd_ledger.brokers.alpaca_stream import TradeUpdates
+from mqd_ledger.events import Source
 from mqd_ledger.feeds.alpaca import AlpacaFeed
 from mqd_ledger.feeds.supervised import Sink
 from mqd_ledger.feeds.validation import RejectedRow
@@ -14,7 +15,7 @@ from mqd_ledger.values import Bar, Symbol
 
 @dataclass(frozen=True)
 class Connection:
-    name: str  # as the run's source and a person are told it
+    source: Source  # of its bars
     environment: str  # "paper", "live", "loopback"
     broker: AlpacaBroker
     trades: Callable[[Sink], TradeUpdates]

@@ -10,8 +10,6 @@ a crash does; `restart` comes back on the same port with what the directory hold
 
 import asyncio
 import json
-import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -77,6 +75,7 @@ class LoopbackServer:
         first = next(usable, None)
         if first is None:
             raise BadInput("There is no bar to play. Give a file with at least one, or leave it out for the sample.")
+        self.provider = first.provider
         start = played_span(first.start_at)[0]
         came_to = self._came_to()
         self.clock = MarketClock(max(start, came_to or start), speed)
@@ -294,28 +293,3 @@ class LoopbackServer:
         if not held:
             raise BadInput(f"Account {key} holds no {symbol}, so there is nothing to close.")
         return self.by_hand(key, symbol, Side.SELL if held > 0 else Side.BUY, abs(held))
-
-    def ready_line(self) -> str:
-        """One line of JSON with all that a client needs."""
-        spec = self.specs[0]
-        urls = {"rest": self.rest_url, "stream": self.stream_url, "data": self.data_url}
-        return json.dumps({**urls, "key": spec.key, "secret": spec.secret})
-
-
-def serve_forever(server: LoopbackServer, *, until_stdin_ends: bool = False) -> None:
-    """For a process of its own: says on stdout when it is ready, ends on SIGTERM, SIGINT or (if asked) with its parent's pipe."""
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    with server:
-        sys.stdout.write(f"{server.ready_line()}\n")
-        sys.stdout.flush()
-        if until_stdin_ends:
-            threading.Thread(target=_wait_for_the_end_of_stdin, args=(ended,), daemon=True).start()
-        while not ended.wait(1):  # a signal is only seen between two waits on some systems
-            pass
-
-
-def _wait_for_the_end_of_stdin(ended: threading.Event) -> None:
-    sys.stdin.read()
-    ended.set()
