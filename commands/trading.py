@@ -21,6 +21,7 @@ from mqd_ledger.events import (
     SignalIgnored,
     SignalRaised,
 )
+from mqd_ledger.naming import next_name
 from mqd_ledger.orders import Order
 from mqd_ledger.risk import evaluate
 from mqd_ledger.sizing import Wish, target_quantity
@@ -169,11 +170,6 @@ def _wanted(command: RaiseSignal, state: State, holds: Quantity) -> tuple[Quanti
     return (size if command.direction is Direction.LONG else -size), None
 
 
-def _next_id(state: State) -> str:
-    run = state.run.run if state.run else 0
-    return f"{state.ledger_id}-{run}-{state.orders_requested + 1:06d}"
-
-
 def _request(command: SubmitOrder, client_order_id: str) -> OrderRequested:
     return OrderRequested(
         command.at,
@@ -196,7 +192,7 @@ def _request(command: SubmitOrder, client_order_id: str) -> OrderRequested:
 def submit_order(command: SubmitOrder, state: State) -> list[Event]:
     """The request, the risk gate's decision with every check, and, if it passed, the sending."""
     _make_sense(command)
-    client_order_id = _next_id(state)
+    client_order_id = next_name(state)
     requested = _request(command, client_order_id)
     checks, reasons = evaluate(requested, state)
     if reasons:
@@ -279,7 +275,7 @@ def replace_order(command: ReplaceOrder, state: State) -> list[Event]:
         order.strategy,
     )
     _make_sense(changed)
-    new_id = _next_id(state)
+    new_id = next_name(state)
     wish = ReplaceRequested(
         command.at,
         order.client_order_id,
@@ -312,7 +308,7 @@ def close_position(command: ClosePosition, state: State) -> list[Event]:
     if quantity <= 0:
         return []
     order = SubmitOrder(command.at, command.symbol, side, OrderType.MARKET, quantity)
-    requested = _request(order, _next_id(state))
+    requested = _request(order, next_name(state))
     inputs = {"quantity": plain(quantity), "position": plain(held), "closing_already": plain(going)}
     check = Check("only_closes_the_position", True, plain(abs(held)), inputs)  # noqa: FBT003  a verdict, as in risk.py
     return [

@@ -1,7 +1,7 @@
 """The broker as the truth: whose account this is, the steps of a recovery, differences and the adjustments that follow.
 
 A difference is found, with its evidence, before anything is booked for it; what is booked is never an order. The same difference
-found again changes nothing.
+found again changes nothing. What is accepted settles shares and cash at once: `amount` stands for what of the shares was not paid.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +27,9 @@ from mqd_ledger.events import (
     TradingReduced,
     TradingResumed,
 )
-from mqd_ledger.evolve.books import is_split
+from mqd_ledger.evolve.books import cash_moved_by, is_split, worth_of
 from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, DifferenceKind, LotCause, Money, Price, Quantity, Symbol, TradingState
+from mqd_ledger.values import CENT, ZERO, DifferenceKind, LotCause, Money, Price, Quantity, Symbol, TradingState
 
 RECONCILIATION = "reconciliation"  # the operator's name where nobody was asked
 RAW_MAX = 4000  # characters of an unusable report that are kept
@@ -139,16 +139,17 @@ def _run(state: State) -> int:
 
 def report_difference(command: ReportDifference, state: State) -> list[Event]:
     """The difference and, if it is small enough to be booked unasked, its adjustment; else trading is halted for it."""
-    known = _open_about(command.subject, state)
-    if known is not None and (known.ours, known.theirs) == (command.ours, command.theirs):
-        return []
     numbers = command.quantity, command.price, command.amount
     if not all(number.is_finite() for number in numbers) or command.price < 0:
         raise CommandRefused(
             "A difference is of numbers, at a price that is not below zero; found "
             f"{command.quantity} of {command.subject} at {command.price}, and {command.amount} of cash."
         )
-    worth = abs(command.quantity * command.price) + abs(command.amount)
+    told = open_as_told(command, state)
+    if told is not None and abs(cash_moved_by(*numbers) - cash_moved_in(told)) <= CENT:
+        return []
+    known = _open_about(command.subject, state)
+    worth = worth_of(*numbers)
     is_opening = command.kind is DifferenceKind.OPENING
     needs_acceptance = not is_opening and worth > state.policy.unattended.difference_accepted_max
     found = DifferenceFound(
@@ -178,6 +179,17 @@ def report_difference(command: ReportDifference, state: State) -> list[Event]:
         return [found, *outdated]
     reason = f"{found.difference_id}: {command.subject} is {command.theirs} at the broker, {command.ours} in the ledger"
     return [found, *outdated, TradingHalted(command.at, RECONCILIATION, reason)]
+
+
+def open_as_told(command: ReportDifference, state: State) -> DifferenceFound | None:
+    """The open difference that says the same of its subject; what it would do to cash may be another thing by now."""
+    known = _open_about(command.subject, state)
+    return known if known is not None and (known.ours, known.theirs) == (command.ours, command.theirs) else None
+
+
+def cash_moved_in(found: DifferenceFound) -> Money:
+    """What cash changes by once it is accepted."""
+    return cash_moved_by(found.quantity, found.price, found.amount)
 
 
 def _open_about(subject: str, state: State) -> DifferenceFound | None:

@@ -71,6 +71,7 @@ class State:
     run_is_open: bool = False
     feed_items: int = 0  # bars and rejected bars of this run
     orders_requested: int = 0  # in this run: numbers the client_order_id
+    last_numbers: dict[int, int] = field(default_factory=dict)  # of the orders of the other runs
     stopped_strategies: dict[str, str] = field(default_factory=dict)
     trading_state: TradingState = TradingState.ACTIVE
     trading_state_reason: str = ""

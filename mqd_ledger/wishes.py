@@ -17,6 +17,7 @@ from mqd_ledger.engine import Engine
 from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BadInput, LedgerLocked, LedgerUnreadable
 from mqd_ledger.events import AdjustmentBooked, DifferenceCleared, DifferenceFound, Event
+from mqd_ledger.evolve.books import worth_of
 from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import kill_file, wish
 from mqd_ledger.runs import fold
@@ -194,7 +195,7 @@ def _row(event: DifferenceFound) -> dict[str, Any]:
         "subject": event.subject,
         "ours": event.ours,
         "theirs": event.theirs,
-        "worth": abs(event.quantity * event.price) + abs(event.amount),
+        "worth": worth_of(event.quantity, event.price, event.amount),
         "since": event.occurred_at,
         "needs_acceptance": event.needs_acceptance,
         "evidence": event.evidence,

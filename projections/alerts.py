@@ -57,10 +57,10 @@ def _difference(event: e.DifferenceFound) -> str:
 
 
 def _adjustment(event: e.AdjustmentBooked) -> str:
-    shares = (
-        f"{amount(event.quantity)} at {amount(event.price)}" if event.quantity else f"{amount(event.amount)} of cash"
-    )
-    return f"{event.difference_id}: {shares}, by {event.operator}: {event.reason}"
+    shares = f"{amount(event.quantity)} at {amount(event.price)}" if event.quantity else ""
+    cash = f"{amount(event.amount)} of cash" if event.amount or not shares else ""
+    what = ", ".join(filter(None, (shares, cash)))
+    return f"{event.difference_id}: {what}, by {event.operator}: {event.reason}"
 
 
 def _closes(event: e.SessionOpened) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from mqd_ledger import events as e
+from mqd_ledger.evolve.books import worth_of
 from projections.shape import Kind, Meta, Statement, Table, amount, at
 
 NAME = "differences"
@@ -66,7 +67,7 @@ def _found(event: e.DifferenceFound, meta: Meta) -> tuple[str | int | None, ...]
         amount(event.quantity),
         amount(event.price),
         amount(event.amount),
-        amount(abs(event.quantity * event.price) + abs(event.amount)),
+        amount(worth_of(event.quantity, event.price, event.amount)),
         int(event.needs_acceptance),
         "OPEN",
         at(event.occurred_at),

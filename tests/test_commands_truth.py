@@ -261,6 +261,59 @@ def test_what_the_account_held_before_the_ledger_is_booked_however_much_it_is() 
     books_balance(desk.state)
 
 
+MOVED = e.DifferenceFound, e.TradingHalted
+IN_KIND = ReportDifference(NOW, K.UNKNOWN, "SPY", "0", "10", D(10), D(100), D(1000))
+
+
+def test_shares_that_nobody_paid_for_come_as_money_put_in_that_bought_them() -> None:
+    state = after(given(world(), MARKED).when(IN_KIND).then(*MOVED)).when(accept()).then(
+        e.AdjustmentBooked(NOW, "D1", "SPY", D(10), D(100), D(1000), "ann", "bought on the phone"),
+        e.LotOpened(NOW, "L-D1", "SPY", "", "L-D1", D(10), D(100), D(1000), NOW),
+        e.TradingResumed(NOW, "ann", "D1 is settled"),
+    )  # fmt: skip
+    assert (state.cash, state.equity, state.deposits) == (D(100000), D(101000), D(101000))
+    assert (state.equity - state.day.start_equity, state.peak_equity, state.max_drawdown) == (D(0), D(101000), D(0))
+    books_balance(state)
+
+
+def test_shares_that_went_without_a_payment_keep_what_they_had_earned() -> None:
+    desk = Desk()
+    desk.trade("BUY 4 SPY", "90", "x", strategy="s")
+    earned = desk.state.equity - desk.state.day.start_equity
+    desk.do(ReportDifference(NOW, K.UNKNOWN, "SPY", "4", "1", D(-3), D(100), D(-300)), accept())
+    assert (desk.state.cash, desk.state.realized_pnl, desk.state.unrealized_pnl) == (D(99640), D(30), D(10))
+    assert desk.state.equity - desk.state.day.start_equity == earned == 40
+    assert desk.state.strategy_positions == {("s", "SPY"): D(1)}
+    books_balance(desk.state)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "amount", "waits"),
+    (
+        ("0.25", "25", False),  # moved: 25 of shares, nothing of cash
+        ("0.25", "0", False),  # paid for
+        ("0.26", "26", True),
+        ("0.25", "25.5", False),
+        ("0.01", "27", True),  # hardly a share, and 26 of cash
+    ),
+)
+def test_a_difference_is_worth_its_shares_or_its_cash_whichever_is_more(
+    quantity: str, amount: str, waits: bool
+) -> None:
+    found = ReportDifference(NOW, K.UNKNOWN, "SPY", "0", quantity, D(quantity), D(100), D(amount))
+    first, *_ = given(world(), MARKED).when(found).events
+    assert first == difference_of(found, waits=waits)
+
+
+def test_the_same_shares_with_other_cash_are_another_difference_and_another_price_alone_is_none() -> None:
+    found = after(halted())
+    found.when(ReportDifference(NOW, K.UNKNOWN, "SPY", "0", "10", D(10), D(99), D(-10))).then_nothing()
+    found.when(ReportDifference(NOW, K.UNKNOWN, "SPY", "0", "10", D(10), D(100), D("0.01"))).then_nothing()
+    cleared = e.DifferenceCleared(NOW, "D1", "SPY", "D2 takes its place")
+    state = found.when(IN_KIND).then(difference_of(IN_KIND, 2), cleared)
+    assert (list(state.differences), state.trading_state) == (["D2"], TradingState.HALTED)
+
+
 def test_a_newer_difference_takes_the_place_of_an_open_one_about_the_same() -> None:
     newer = ReportDifference(NOW, K.UNKNOWN, "SPY", "0", "12", D(12), D(100))
     cleared = e.DifferenceCleared(NOW, "D1", "SPY", "D2 takes its place")
@@ -554,6 +607,8 @@ def test_every_decision_about_the_truth_is_taken_again_from_the_log() -> None:
         LARGE,
         SMALL,
         accept(),
+        ReportDifference(later, K.UNKNOWN, "QQQ", "0", "2", D(2), D(50), D(100)),
+        accept("D3"),
         ReportDifference(later, K.CORPORATE_ACTION, "SPY", "10", "5", D(-5)),
         ReportCash(later, "m", "DIVIDEND", D("1.25"), "SPY"),
         ReportBar(later + MINUTE, bar("SPY 14:30 210")),
@@ -562,4 +617,4 @@ def test_every_decision_about_the_truth_is_taken_again_from_the_log() -> None:
         EndRun(later, "over"),
     )
     books_balance(desk.state)
-    assert desk.state.equity == D(100002) + D("0.75") + 5 * D(10)
+    assert desk.state.equity == D(100002) + D("0.75") + 5 * D(10) + 2 * desk.state.marks["QQQ"].price

@@ -11,6 +11,7 @@ from mqd_ledger import events as e
 from mqd_ledger import operator_requests, wishes
 from mqd_ledger.loopback.account import account_specs
 from mqd_ledger.recovery import STEPS
+from mqd_ledger.store import backup
 from mqd_ledger.values import Anomaly, Bar, DifferenceKind, OrderState, TradingState
 from mqd_ledger.warehouse.query import run_query
 from tests.dsl import MINUTE, at
@@ -65,6 +66,45 @@ def test_seven_steps_in_order_and_no_order_before_the_last(tmp_path: Path) -> No
             trader.proved()
         finally:
             trader.close()
+
+
+def test_an_older_copy_of_the_ledger_takes_over_what_it_has_lost_and_waits_for_a_person(tmp_path: Path) -> None:
+    """A backup was put in the place of the ledger; or two copies trade on one account, which nobody can tell from here."""
+    plan = "14:30 SPY LONG 5; 14:32 SPY FLAT; 14:34 SPY LONG 3; 14:39 SPY FLAT; 14:41 SPY LONG 5; 14:43 SPY FLAT"
+    with market(flat()) as server:
+        server.play_until(at("14:30:20"))
+        lost = Trader(server, tmp_path / "desk.ledger", [plan])
+        older = Trader(server, tmp_path / "older.ledger", [plan])
+        try:
+            lost.start().ready().bars(1)
+            lost.quiet()
+            backup(lost.ledger, older.ledger)
+            lost.bars(5)
+            lost.quiet()
+            assert lost.orders == ["BUY 5 FILLED", "SELL 5 FILLED", "BUY 3 FILLED"]
+            lost.stop()
+            older.start().ready()
+            (halted,) = older.events(e.TradingHalted)
+            assert "it is an older copy, or another copy trades" in halted.reason
+            assert older.state().positions == {"SPY": D(3)}
+            server.play_until(at("14:39"))
+            older.bars(1)
+            assert older.submissions == 3, "nothing is sent before somebody has looked"
+            wish = wishes.Wish("resume", "trader", "the other one is gone")
+            assert "has taken the request" in wishes.carry_out(older.ledger, wish, server.clock.now)
+            server.play_until(at("14:41"))
+            older.bars(4)
+            older.quiet()
+            sent = [event.client_order_id for event in older.events(e.OrderSent)]
+            assert sent == sorted(set(sent)), "no name is given twice"
+            assert not {order for order in sent if order in lost.state().orders} - {sent[0]}
+            assert older.submissions == 3 + len(sent) - 1
+            older.stop()
+            older.agrees()
+            older.proved()
+        finally:
+            lost.close()
+            older.close()
 
 
 @pytest.mark.parametrize(("seconds", "becomes"), ((0, "BUY 5 FILLED"), (400, "BUY 0 CANCELED")))

@@ -1,7 +1,9 @@
 """What differs at the broker is found, told with its evidence and booked, once; and nothing that differs is ever traded away."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from msgspec import structs
 
 from commands.broker_reports import ReportAbsent, ReportSubmitted
 from commands.executions import ReportBust, ReportFill
+from commands.market import ReportBar
 from commands.trading import ReplaceOrder
-from commands.truth import AcceptDifference
+from commands.truth import AcceptDifference, ReportDifference
 from mqd_ledger import events as e
+from mqd_ledger import wishes
 from mqd_ledger.brokers.base import BrokerFill, BrokerMovement, BrokerOrder
 from mqd_ledger.brokers.reconciliation import Reconciler
 from mqd_ledger.orders import TERMINAL
@@ -29,7 +33,9 @@ from tests.broker_account import (
     resumed,
     take_over,
 )
-from tests.dsl import BUY, OPENING, SELL, D, Desk, books_balance, kinds
+from tests.dsl import BUY, OPENING, SELL, D, Desk, at, bar, books_balance, kinds
+from tests.loopback import flat
+from tests.trading import desk as real_desk
 
 SECOND = timedelta(seconds=1)
 SETTLE = 10 * SECOND
@@ -196,6 +202,48 @@ def test_a_row_that_makes_no_sense_is_handed_on_once_and_stops_nothing() -> None
     look(desk, eyes, account.books(LATER))
     assert list(eyes.compare(desk.state, account.books(LATER + SECOND), LATER)) == []
     is_alike(desk, account)
+
+
+def of_another_symbol(account: Account, name: str) -> None:
+    account.rows.append(BrokerFill("a-1", f"b-{name}", "QQQ", SELL, D(1), D(9), D(10), OPENING + 2 * SECOND))
+
+
+def of_nothing(account: Account, name: str) -> None:
+    account.rows.append(BrokerFill("a-1", f"b-{name}", "SPY", BUY, D(6), D(0), D(10), OPENING + 2 * SECOND))
+
+
+def of_another_order(account: Account, name: str) -> None:
+    account.place("by-hand", "BUY 4 SPY LIMIT 9")
+    account.rows.append(BrokerFill(f"a-{name}-4", "b-by-hand", "SPY", BUY, D(4), D(100), D(4), OPENING + 2 * SECOND))
+
+
+def under_another_name(account: Account, name: str) -> None:
+    account.rows.append(BrokerFill("a-1", f"b-{name}", "SPY", BUY, D(4), D(100), D(4), OPENING + 2 * SECOND))
+
+
+def twice(account: Account, name: str) -> None:
+    account.rows.append(account.rows[0])
+
+
+@pytest.mark.parametrize("spoil", (of_another_symbol, of_nothing, of_another_order, under_another_name, twice))
+def test_what_is_not_booked_has_no_evidence_either_however_often_it_is_seen(
+    spoil: Callable[[Account, str], None],
+) -> None:
+    """Neither by the same process nor by another that comes back to where the record ends."""
+    desk, account, eyes = attached(), Account(), reconciler()
+    name = sent(desk, account, "BUY 10 SPY")
+    account.fill(name, "4", "100", OPENING + SECOND)
+    spoil(account, name)
+    first = look(desk, eyes, account.books(LATER))
+    assert found(first).count(DifferenceKind.MISSED_FILL) == 1
+    assert kinds(first).count("OrderFilled") == 1
+    for _ in range(2):
+        for moments in range(1, 4):
+            desk.at += SETTLE
+            assert look(desk, eyes, account.books(LATER + moments * SETTLE)) == []
+        desk, eyes = resumed(desk.tape.recorded), reconciler()
+    books_balance(desk.state)
+    is_decided_again(desk)
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -490,6 +538,286 @@ def test_as_many_again_at_the_same_price_is_no_split() -> None:
     assert found(look(desk, eyes, account.books(LATER + SETTLE))) == [DifferenceKind.UNKNOWN]
 
 
+# --- shares and what was paid for them ----------------------------------------------------------------------------------
+
+
+def waiting(desk: Desk) -> list[e.DifferenceFound]:
+    return list(desk.state.differences.values())
+
+
+def seen(desk: Desk, account: Account, eyes: Reconciler, looks: int = 2) -> list[e.Event]:
+    events = []
+    for _ in range(looks):
+        desk.at += SETTLE
+        events += look(desk, eyes, account.books(desk.at))
+    return events
+
+
+def accept_all(desk: Desk) -> None:
+    for one in waiting(desk):
+        desk.do(AcceptDifference(desk.at, one.difference_id, "trader", "it is so"))
+
+
+def is_settled(desk: Desk, account: Account, eyes: Reconciler) -> None:
+    """Nothing differs any more, now or after a restart."""
+    assert desk.state.trading_state is TradingState.ACTIVE
+    assert seen(desk, account, eyes, 3) == []
+    assert not eyes.is_unsettled
+    is_alike(desk, account)
+    assert seen(resumed(desk.tape.recorded), account, reconciler(), 3) == []
+
+
+def profit(desk: Desk) -> Decimal:
+    return desk.state.equity - desk.state.day.start_equity
+
+
+HELD = (
+    ("", "5"),
+    ("BUY 10", "5"),
+    ("BUY 10", "-4"),
+    ("BUY 10", "-10"),
+    ("BUY 10", "-12"),
+    ("SELL 10", "3"),
+    ("", "-2"),
+)
+
+
+def holding(before: str) -> tuple[Desk, Account, Reconciler]:
+    """Ten were traded at 100, or none were; they are worth 110 now."""
+    desk, account, eyes = attached(), Account(), reconciler()
+    if before:
+        traded(desk, account, sent(desk, account, f"{before} SPY"), "10", "100")
+    account.prices["SPY"], desk.at = D(110), LATER
+    desk.do(ReportBar(desk.at, bar("SPY 14:30 110")))
+    return desk, account, eyes
+
+
+@pytest.mark.parametrize(("before", "change"), HELD)
+@pytest.mark.parametrize("row", ("", "JNLS"))
+def test_shares_that_came_or_went_without_money_are_settled_by_one_acceptance(
+    before: str, change: str, row: str
+) -> None:
+    """Journaled from or to another account, say. What they cost somebody long ago is neither profit nor loss here."""
+    desk, account, eyes = holding(before)
+    account.move("SPY", D(change), "20", paid=False)
+    account.movements = [BrokerMovement("m-1", row, "SPY", D(0), D(change), LATER)] if row else []
+    earned, cash = profit(desk), desk.state.cash
+    assert found(seen(desk, account, eyes)) == [DifferenceKind.UNKNOWN]
+    (one,) = waiting(desk)
+    assert (one.quantity, one.price, one.amount) == (D(change), D(110), D(change) * 110)
+    assert (one.needs_acceptance, one.evidence["cash_moved"]) == (True, "0")
+    accept_all(desk)
+    assert (desk.state.cash, profit(desk)) == (cash, earned), "as if they had been bought with money put in for it"
+    assert desk.state.deposits == 100000 + D(change) * 110
+    if D(change) > 0 and before != "SELL 10":
+        assert (desk.state.lots["SPY"][-1].quantity, desk.state.lots["SPY"][-1].cost_price) == (D(change), D(110))
+    is_settled(desk, account, eyes)
+
+
+@pytest.mark.parametrize(("before", "change"), HELD)
+@pytest.mark.parametrize("price", ("93.37", "110", "131"))
+def test_shares_that_were_traded_by_somebody_unheard_are_booked_at_what_the_cash_says(
+    before: str, change: str, price: str
+) -> None:
+    desk, account, eyes = holding(before)
+    account.move("SPY", D(change), price)
+    assert found(seen(desk, account, eyes)) == [DifferenceKind.UNKNOWN]
+    (one,) = waiting(desk)
+    assert (one.quantity, one.price, one.amount) == (D(change), D(price), D(0))
+    accept_all(desk)
+    assert desk.state.deposits == 100000
+    if before == "BUY 10" and change.startswith("-"):
+        assert desk.state.realized_pnl == min(-D(change), D(10)) * (D(price) - 100)
+    is_settled(desk, account, eyes)
+
+
+def test_a_trade_by_hand_that_is_told_is_booked_as_one_and_leaves_nothing_to_accept() -> None:
+    desk, account, eyes = holding("BUY 10")
+    account.place("by-hand", "BUY 5 SPY", OPENING + SECOND)
+    account.fill("by-hand", "5", "131", OPENING + SECOND)
+    assert found(seen(desk, account, eyes)) == [DifferenceKind.MANUAL_ORDER, DifferenceKind.MANUAL_TRADE]
+    assert not waiting(desk)
+    is_settled(desk, account, eyes)
+
+
+@pytest.mark.parametrize(
+    ("change", "cash"), (("5", "-30"), ("-4", "-30"), ("5", "700"), ("-4", "-700"), ("5", "-1000"))
+)
+def test_money_that_can_be_no_price_is_put_right_beside_the_shares(change: str, cash: str) -> None:
+    """A fee for the transfer, or a payment with it: what is left of it is neither profit nor loss."""
+    desk, account, eyes = holding("BUY 10")
+    account.move("SPY", D(change), "20", paid=False)
+    account.cash += D(cash)
+    earned = profit(desk)
+    seen(desk, account, eyes)
+    (one,) = waiting(desk)
+    assert (one.price, one.amount) == (D(110), D(cash) + D(change) * 110)
+    accept_all(desk)
+    assert profit(desk) == earned
+    is_settled(desk, account, eyes)
+
+
+def test_money_that_the_broker_explains_is_no_part_of_what_was_paid() -> None:
+    desk, account, eyes = holding("BUY 10")
+    account.move("SPY", D(5), "20", paid=False)
+    account.cash -= 550  # just what they would have cost
+    account.movements = [BrokerMovement("m-1", "CSW", "", D(-550), D(0), LATER)]
+    assert kinds(seen(desk, account, eyes))[0] == "CashMoved"
+    (one,) = waiting(desk)
+    assert one.amount == 550
+    accept_all(desk)
+    is_settled(desk, account, eyes)
+
+
+def test_a_price_that_nobody_knows_is_what_was_paid() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.move("NEW", D(5), "40")
+    books = account.books(desk.at)
+    unpriced = structs.replace(books.positions[0], current_price=None, average_price=D(0))
+    for moments in range(2):
+        look(desk, eyes, structs.replace(books, asked_at=LATER + moments * SETTLE, positions=(unpriced,)))
+    (one,) = waiting(desk)
+    assert (one.price, one.amount, one.needs_acceptance) == (D(40), D(0), True)
+
+
+@pytest.mark.parametrize("first", (0, 1))
+@pytest.mark.parametrize("how", ("moved", "traded", "one of each"))
+def test_what_differs_in_several_symbols_is_settled_by_as_many_acceptances(how: str, first: int) -> None:
+    """In whatever order, and whether or not the books are looked at in between."""
+    for looks_between in (0, 3):
+        desk, account, eyes = attached(), Account(), reconciler()
+        account.move("AAA", D(5), "100", paid=how != "moved")
+        account.move("BBB", D(-3), "250", paid=how == "traded")
+        seen(desk, account, eyes)
+        both = waiting(desk)
+        assert [one.subject for one in both] == ["AAA", "BBB"]
+        for one in (both[first], both[1 - first]):
+            desk.do(AcceptDifference(desk.at, one.difference_id, "trader", "it is so"))
+            assert seen(desk, account, eyes, looks_between) == []
+        is_settled(desk, account, eyes)
+        if how != "one of each":
+            assert desk.state.deposits == 100000 + (0 if how == "traded" else 500 - 750)
+        assert profit(desk) == 0
+
+
+def test_a_second_symbol_leaves_what_was_found_of_the_first_as_it_is() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.move("AAA", D(5), "100", paid=False)
+    seen(desk, account, eyes)
+    account.move("BBB", D(2), "90")
+    account.prices["AAA"] = D(105)
+    seen(desk, account, eyes, 3)
+    assert [(one.difference_id, one.amount) for one in waiting(desk)] == [("D1", D(500)), ("D2", D(0))]
+    accept_all(desk)
+    is_settled(desk, account, eyes)
+
+
+def test_money_that_follows_the_shares_late_is_seen_before_they_are_accepted() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.move("SPY", D(5), "100", paid=False)
+    seen(desk, account, eyes)
+    assert waiting(desk)[0].amount == 500
+    account.prices["SPY"] = D(103)
+    assert seen(desk, account, eyes, 3) == [], "another price is nothing new"
+    account.cash -= 500
+    events = seen(desk, account, eyes, 3)
+    assert kinds(events) == ["DifferenceFound", "DifferenceCleared"]
+    (one,) = waiting(desk)
+    assert (one.difference_id, one.price, one.amount) == ("D2", D(100), D(0))
+    accept_all(desk)
+    is_settled(desk, account, eyes)
+
+
+def test_an_open_difference_in_cash_is_not_accepted_twice() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.cash -= 500
+    seen(desk, account, eyes)
+    account.move("SPY", D(5), "100", paid=False)
+    seen(desk, account, eyes, 3)
+    assert [(one.subject, one.amount) for one in waiting(desk)] == [("cash", D(-500)), ("SPY", D(500))]
+    accept_all(desk)
+    is_settled(desk, account, eyes)
+
+
+def test_shares_are_found_although_cash_never_stands_still() -> None:
+    """A desk that trades all the time: trading has to stop for them, whatever was paid. Then it becomes clear."""
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.move("SPY", D(5), "100", paid=False)
+    for number in range(3):
+        assert desk.state.trading_state is TradingState.ACTIVE or number
+        desk.at += SETTLE
+        traded(desk, account, sent(desk, account, "BUY 1 QQQ") if not number else "L-1-000001", "0.1", "50")
+        look(desk, eyes, account.books(desk.at))
+    assert desk.state.trading_state is TradingState.HALTED
+    assert "cash_moved" not in waiting(desk)[0].evidence
+    seen(desk, account, eyes, 3)
+    (one,) = waiting(desk)
+    assert (one.difference_id, one.amount) == ("D2", D(500))
+    accept_all(desk)
+    is_settled(desk, account, eyes)
+
+
+@pytest.mark.parametrize("kind", ("NC", "MA", "SC"))
+def test_shares_that_take_the_place_of_others_are_no_profit(kind: str) -> None:
+    desk, account, eyes = holding("BUY 10")
+    account.held["SPY"] = D(0)
+    account.move("NEW", D(10), "100", paid=False)
+    account.prices["NEW"] = D(110)
+    account.movements = [BrokerMovement("m-1", kind, "NEW", D(0), D(10), LATER)]
+    earned = profit(desk)
+    seen(desk, account, eyes)
+    accept_all(desk)
+    desk.do(ReportBar(desk.at, bar("NEW 14:31 110")))
+    assert profit(desk) == earned
+    is_settled(desk, account, eyes)
+
+
+def test_shares_that_another_company_was_made_of_cost_nothing_and_wait_for_nobody() -> None:
+    desk, account, eyes = holding("BUY 10")
+    account.move("NEW", D(10), "15", paid=False)
+    account.movements = [BrokerMovement("m-1", "SPIN", "NEW", D(0), D(10), LATER)]
+    assert found(seen(desk, account, eyes)) == [DifferenceKind.CORPORATE_ACTION]
+    assert desk.state.deposits == 100000
+    is_settled(desk, account, eyes)
+
+
+def test_shares_journaled_in_are_settled_at_a_real_desk_by_one_acceptance(tmp_path: Path) -> None:
+    """With the real client at a real socket, accepted as `reconcile --accept` does it; the run goes on and comes back."""
+    often = ["operation.reconcile_every=20"]
+    with real_desk(tmp_path, flat(), "14:30 SPY LONG 5; 14:50 SPY FLAT", overrides=often) as trader:
+        trader.bars(1)
+        trader.quiet()
+        account = trader.server.account()
+
+        def journal_in() -> None:
+            when = account.instant()
+            kind, worth = DifferenceKind.UNKNOWN, D(400)
+            account.engine.handle(ReportDifference(when, kind, "SPY", "5", "9", D(4), D(100), amount=worth))
+            account.engine.handle(AcceptDifference(when, "D1", "somebody", "from another account"))
+            account.publish()
+
+        before = D(trader.at_broker()["cash"])
+        trader.server.call(journal_in)
+        assert D(trader.at_broker()["cash"]) == before
+        trader.wait_until(lambda state: state.differences, "a difference", seconds=20)
+        (one,) = trader.state().differences.values()
+        assert (one.quantity, one.price, one.amount, one.needs_acceptance) == (D(4), D(100), D(400), True)
+        total = trader.state().differences_total
+        wish = wishes.Wish("accept", "trader", "from my other account", one.difference_id)
+        assert "has taken the request" in wishes.carry_out(trader.ledger, wish, lambda: at("14:40"))
+        trader.wait_until(lambda state: not state.differences, "the acceptance", seconds=3)
+        for _ in range(2):
+            trader.later(20)
+            trader.compared()
+        trader.restart()
+        assert trader.state().differences_total == total
+        assert trader.state().trading_state is TradingState.ACTIVE
+        trader.until(at("14:50"))
+        trader.bars(1)
+        trader.quiet()
+        assert trader.state().positions == {"SPY": D(4)}, "the strategy sold what was its own"
+
+
 # --- the first comparison ---------------------------------------------------------------------------------------------
 
 
@@ -611,12 +939,13 @@ def test_a_cent_is_what_a_broker_rounds() -> None:
 SYMBOLS = st.sampled_from(("SPY", "QQQ"))
 SIZES = st.one_of(st.integers(1, 20).map(D), st.integers(1, 2_000_000_000).map(lambda parts: D(parts).scaleb(-9)))
 PRICES = st.integers(100, 30_000).map(lambda cents: D(cents) / 100)
+NEAR_A_HUNDRED = st.integers(8_000, 12_000).map(lambda cents: D(cents) / 100)
 HAPPENINGS = st.one_of(
     st.tuples(st.just("order"), SYMBOLS, SIZES, st.sampled_from(("acknowledged", "unanswered", "lost"))),
     st.tuples(st.just("by hand"), SYMBOLS, SIZES, st.booleans()),
     st.tuples(st.just("fill"), st.integers(0, 9), st.integers(1, 4), PRICES, st.booleans(), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 9)),
-    st.tuples(st.just("shares"), SYMBOLS, SIZES, st.booleans(), PRICES),
+    st.tuples(st.just("shares"), SYMBOLS, SIZES, st.booleans(), PRICES, st.booleans()),
     st.tuples(st.just("cash"), st.integers(-90_000, 90_000).filter(bool), st.sampled_from(("", "CSD", "DIV", "FEE"))),
     st.tuples(st.just("split"), SYMBOLS, st.sampled_from((2, 3, 10))),
     st.tuples(
@@ -675,8 +1004,8 @@ class Life:
         if order is not None:
             self.account.end(order.client_order_id, "canceled", self.desk.at)
 
-    def shares(self, symbol: str, size: Decimal, come: bool, price: Decimal) -> None:
-        self.account.move(symbol, size if come else -size, price)
+    def shares(self, symbol: str, size: Decimal, come: bool, price: Decimal, paid: bool) -> None:
+        self.account.move(symbol, size if come else -size, price, paid=paid)
 
     def cash(self, cents: int, kind: str) -> None:
         self.account.cash += D(cents) / 100
@@ -717,3 +1046,35 @@ def test_whatever_happened_the_books_become_the_brokers_and_then_nothing_differs
     is_alike(life.desk, life.account)
     working = {name for orders in life.desk.state.working.values() for name in orders}
     assert working == {name for name, order in life.account.orders.items() if order.state not in TERMINAL}
+    assert seen(resumed(life.desk.tape.recorded), life.account, reconciler(), 3) == [], "nor after a restart"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(SYMBOLS, SIZES, st.booleans(), NEAR_A_HUNDRED), max_size=4),
+    st.tuples(SYMBOLS, SIZES, st.booleans(), NEAR_A_HUNDRED, st.booleans()),
+    st.integers(-90_000, 90_000),
+    st.booleans(),
+)
+def test_one_thing_that_happened_is_settled_by_one_acceptance(
+    held: list[tuple[str, Decimal, bool, Decimal]],
+    happening: tuple[str, Decimal, bool, Decimal, bool],
+    cents: int,
+    with_money: bool,
+) -> None:
+    life = Life(attached(operated(difference_accepted_max=0)))
+    for symbol, size, come, price in held:
+        life.shares(symbol, size, come, price, True)
+    for _ in range(4):
+        seen(life.desk, life.account, life.eyes)
+        accept_all(life.desk)
+    is_alike(life.desk, life.account)
+    before = life.desk.state.differences_total
+    life.shares(*happening)
+    life.account.cash += D(cents) / 100 * with_money
+    events = seen(life.desk, life.account, life.eyes)
+    accept_all(life.desk)
+    assert life.desk.state.differences_total <= before + 1
+    assert all(isinstance(one, e.DifferenceFound | e.AdjustmentBooked | e.TradingHalted | e.LotEvent) for one in events)
+    assert seen(life.desk, life.account, life.eyes, 3) == []
+    is_alike(life.desk, life.account)

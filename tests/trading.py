@@ -133,7 +133,9 @@ class Trader:
         urls = live.Urls(server.rest_url, server.stream_url, server.data_url, server.rest_url)
         spec = next(spec for spec in server.specs if spec.key == self.key)
         keys, clock = Keys(spec.key, spec.secret, "loopback"), live.market_clock(server.rest_url)
-        made = live.connection_to("loopback", self.settings, keys, urls, self.symbols, clock, PATIENCE)
+        made = live.connection_to(
+            "loopback", self.settings, keys, urls, self.symbols, clock, PATIENCE, bars=self.server.provider
+        )
         if self._answer_within is None:
             return made
         rest = AlpacaRest(keys, urls.rest, "loopback", budget=Budget(10_000), timeout=(1, self._answer_within))

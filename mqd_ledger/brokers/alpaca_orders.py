@@ -19,14 +19,20 @@ from commands.broker_reports import (
     ReportUnknownOrder,
     ReportUnknownStatus,
 )
+from commands.control import HaltTrading
 from commands.truth import ReportUnusable
 from mqd_ledger.brokers.alpaca_reading import STATUSES, Unreadable, json_text, time_of
 from mqd_ledger.brokers.base import BrokerOrder
+from mqd_ledger.naming import number_of, was_given
 from mqd_ledger.orders import Order, Trigger
 from mqd_ledger.state import State
 from mqd_ledger.values import OrderState
 
 ORDERS = "orders"  # where something unusable came from
+LOST_END = (
+    "the broker has orders with this ledger's name that this ledger never sent: it is an older copy, or another copy trades on "
+    "this account. Make sure that no other one does; then `mqd-ledger resume` goes on with the account as it is"
+)
 
 
 def order_commands(order: BrokerOrder, state: State, at: datetime) -> list[Command]:
@@ -89,10 +95,12 @@ def introduced(order: BrokerOrder, state: State, at: datetime) -> tuple[list[Com
         if row is not None and row.is_promised:
             return [], False
         return [_replacement(predecessor, order, at)], True
-    if state.ledger_id and order.client_order_id.startswith(f"{state.ledger_id}-"):
-        raise Unreadable("It bears this ledger's name, but the ledger does not know it, or not any more.")
+    if was_given(order.client_order_id, state):
+        raise Unreadable("It bears a name that this ledger gave, but the ledger does not know it any more.")
     if row is not None and row.ended and not order.filled_quantity:
         return [], False  # it came and went, and nothing was traded
+    if number_of(order.client_order_id, state.ledger_id) is not None:
+        return [HaltTrading(at, "reconciliation", LOST_END), _adopted(order, at)], True
     return [_adopted(order, at)], True
 
 

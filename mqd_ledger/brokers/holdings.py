@@ -9,11 +9,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 
+from msgspec import structs
+
 from commands import Command
 from commands.cash import FEE_KINDS, ReportCash, ReportFee
-from commands.truth import CASH, ReportAgreement, ReportDifference
+from commands.truth import CASH, ReportAgreement, ReportDifference, cash_moved_in, open_as_told
 from mqd_ledger.brokers.base import BrokerBooks, BrokerMovement, BrokerPosition
 from mqd_ledger.brokers.suspicions import Suspicions
+from mqd_ledger.evolve.books import cash_moved_by
 from mqd_ledger.state import State
 from mqd_ledger.values import CENT, QUANTITY_STEP, ZERO, DifferenceKind, Money, Price, Quantity, Symbol, iso, plain
 
@@ -29,10 +32,12 @@ INCOME: Mapping[str, str] = MappingProxyType(
 )
 FEES = frozenset({"FEE", "CFEE", "DIVFEE", "PTC"})
 CORPORATE = frozenset({"SPLIT", "SSP", "SSO", "SPIN", "REORG", "MA", "NC", "SC"})
+SPIN_OFFS = frozenset({"SSO", "SPIN"})  # shares of another company, out of the worth of those that are held
 # New shares for one old one, as companies split; the other way round where they are put together.
 RATIOS = frozenset(Decimal(new) / old for new, old in ((3, 2), (4, 3), (5, 4), (5, 2)))
 RATIO_MAX = 100
 SAME_WORTH = Decimal("0.01")  # of the cost: so close the two sides of a split are
+NEAR = Decimal("0.2")  # of a price that is known: so far from it shares may have been traded while nobody listened
 DATED = timedelta(
     hours=36
 )  # a movement often has a date and no time: around the first day it may be older than the books
@@ -52,6 +57,7 @@ def shares(
     """Symbol by symbol. One in which an order has no answer yet is not judged."""
     theirs = {position.symbol: position for position in books.positions if position.quantity}
     open_about = {found.subject for found in state.differences.values()}
+    gaps, lasting = 0, []
     for symbol in sorted({*theirs, *state.positions, *_symbols(state)} - doubted):
         position = theirs.get(symbol)
         quantity = position.quantity if position is not None else ZERO
@@ -59,10 +65,62 @@ def shares(
         if not gap:
             if symbol in open_about:
                 yield ReportAgreement(at, symbol, f"both have {plain(quantity)}")
-        elif suspicions.lasts(SHARES, symbol, (gap, _executions(symbol, state))):
-            report = _difference(symbol, position, gap, state, books, at, suspicions.since(SHARES, symbol))
-            if _is_untold(report, state):
-                yield report
+            continue
+        gaps += 1
+        if suspicions.lasts(SHARES, symbol, (gap, _executions(symbol, state))):
+            lasting.append(_difference(symbol, position, gap, state, books, at, suspicions.since(SHARES, symbol)))
+    if not gaps:
+        return
+    gap = books.account.cash - state.cash
+    is_judged = not is_opening(state) and not doubted and suspicions.lasts(CASH, CASH, (gap, state.fills_total))
+    if is_judged and gaps == len(lasting):
+        yield from _with_cash(lasting, gap, theirs, state)
+    else:  # as if they were paid for; once it is clear what has moved in cash, they are found again if they were not
+        yield from [report for report in lasting if open_as_told(report, state) is None]
+
+
+def _with_cash(
+    lasting: list[ReportDifference], gap: Money, theirs: Mapping[Symbol, BrokerPosition], state: State
+) -> Iterator[ReportDifference]:
+    """Those that were not found yet, each with its part of what differs in cash: once all are accepted, nothing differs.
+
+    Whether they were paid for or only moved is taken from what leaves less of the cash unexplained; the last takes that rest.
+    Where cash has moved since all of them were found, one is found again.
+    """
+    new = [report for report in lasting if open_as_told(report, state) is None]
+    named = {report.subject for report in new}
+    rest = gap - sum((cash_moved_in(found) for found in state.differences.values() if found.subject not in named), ZERO)
+    if abs(rest) <= CENT:
+        rest = ZERO
+    elif not new and (told := open_as_told(lasting[-1], state)) is not None:
+        new, rest = lasting[-1:], rest + cash_moved_in(told)
+    moved = {
+        report.subject: cash_moved_by(report.quantity, report.price, ZERO)
+        for report in new
+        if report.kind is not DifferenceKind.CORPORATE_ACTION
+    }
+    if abs(rest - sum(moved.values())) >= abs(rest):
+        moved = dict.fromkeys(moved, ZERO)
+    if moved:
+        moved[next(reversed(moved))] += rest - sum(moved.values())
+    for report in new:
+        if report.subject in moved:
+            today = _price_today(report.subject, theirs.get(report.subject), state)
+            yield _booked_at(report, moved[report.subject], today)
+        else:
+            yield report
+
+
+def _booked_at(report: ReportDifference, moved: Money, today: Price) -> ReportDifference:
+    """At the price that the cash says was paid, where that can be one; else at today's, with what that is wrong by beside it."""
+    paid = (-moved / report.quantity).quantize(QUANTITY_STEP)
+    is_near = any(abs(paid - known) <= NEAR * known for known in (report.price, today))
+    is_paid = paid > 0 and (is_near or not today)
+    price = paid if is_paid else today
+    amount = moved - cash_moved_by(report.quantity, price, ZERO)
+    if is_paid and abs(amount) <= CENT:
+        amount = ZERO  # only the price's last digit
+    return structs.replace(report, price=price, amount=amount, evidence={**report.evidence, "cash_moved": plain(moved)})
 
 
 def _symbols(state: State) -> set[Symbol]:
@@ -72,13 +130,6 @@ def _symbols(state: State) -> set[Symbol]:
 
 def _executions(symbol: Symbol, state: State) -> int:
     return sum(order.executions for order in state.orders.values() if order.symbol == symbol)
-
-
-def _is_untold(report: ReportDifference, state: State) -> bool:
-    return all(
-        (found.subject, found.ours, found.theirs) != (report.subject, report.ours, report.theirs)
-        for found in state.differences.values()
-    )
 
 
 def _difference(
@@ -126,23 +177,33 @@ def _price(
     """
     if kind is DifferenceKind.CORPORATE_ACTION:
         return ZERO
+    today = _price_today(symbol, position, state)
+    if position is None or kind is DifferenceKind.OPENING:
+        return today
+    is_more = abs(position.quantity) > abs(held) and position.quantity * held >= 0
+    return (position.average_price.quantize(QUANTITY_STEP) if is_more else ZERO) or today
+
+
+def _price_today(symbol: Symbol, position: BrokerPosition | None, state: State) -> Price:
+    """Zero where nobody knows any."""
     known = state.marks.get(symbol)
     price = known.price if known is not None else ZERO
     if position is not None:
-        price = position.current_price or price
-        is_more = abs(position.quantity) > abs(held) and position.quantity * held >= 0
-        if not price or (is_more and kind is not DifferenceKind.OPENING):
-            price = position.average_price
+        price = position.current_price or price or position.average_price
     return price.quantize(QUANTITY_STEP)
 
 
 def _corporate_action(
     symbol: Symbol, position: BrokerPosition | None, held: Quantity, state: State, books: BrokerBooks
 ) -> str:
-    """How the number of shares has changed without a trade; empty where it was not so."""
+    """How the number of shares has changed without a trade; empty where it was not so.
+
+    Shares that take the place of others come as those go, at today's price: for nothing, they would be a profit.
+    """
     if position is None or position.quantity * held < 0:
         return ""
-    rows = [row for row in books.movements if row.symbol == symbol and row.kind in CORPORATE]
+    kinds = CORPORATE if held else SPIN_OFFS
+    rows = [row for row in books.movements if row.symbol == symbol and row.kind in kinds]
     if rows:
         return f"{rows[-1].kind} {rows[-1].detail or rows[-1].movement_id}"
     if not held:
@@ -219,7 +280,7 @@ def cash(state: State, books: BrokerBooks, at: datetime, suspicions: Suspicions)
         amount=gap,
         evidence=_cash_evidence(state, books, suspicions.since(CASH, CASH), gap),
     )
-    if _is_untold(report, state):
+    if open_as_told(report, state) is None:
         yield report
 
 

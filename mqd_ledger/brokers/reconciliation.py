@@ -1,8 +1,8 @@
 """The broker is the truth: what its books say that the ledger does not, as commands. Never an order.
 
-First orders and executions, one order at a time: how it began, what it filled, how it ended. Then what is left over: shares symbol
-by symbol, and cash last, because shares that are missing have their price missing in cash. Executions are booked wherever they
-are told first. Everything else has to be seen twice, `settle` seconds apart and with nothing executed between, because what a
+First orders and executions, one order at a time: how it began, what it filled, how it ended. Then what is left over: money that the
+broker explains, shares symbol by symbol with what was paid for them, and the rest of the cash last. Executions are booked wherever
+they are told first. Everything else has to be seen twice, `settle` seconds apart and with nothing executed between, because what a
 broker answers lags behind its own stream by seconds.
 
 What comes out are iterators that look at the state as they go: every command is handled before the next one is asked for.
@@ -119,10 +119,10 @@ class Reconciler:
             is_young = books.asked_at - row.occurred_at < settle
             if is_young and ours.quantity is None and theirs.state not in TERMINAL:
                 self._suspicions.doubt(DOUBT, ours.symbol)  # only its end will say whether that was all for its dollars
-            elif not is_counted(row, ours) and self._is_news(fill, state):
-                if not is_young:
+            elif not is_counted(row, ours):
+                if not is_young and changes(fill, state):
                     yield missed(fill, theirs, ours, state, books)
-                yield fill
+                yield from self._news([fill], state)
         rest = rest_of(theirs, ours, at)
         if not rest:
             return
@@ -130,9 +130,9 @@ class Reconciler:
             self._suspicions.doubt(DOUBT, ours.symbol)
             return
         for fill in rest:
-            if self._is_news(fill, state):
+            if changes(fill, state):
                 yield missed(fill, theirs, ours, state, books)
-                yield fill
+            yield from self._news([fill], state)
 
     def _absent(self, ours: Order, books: BrokerBooks, at: datetime) -> Iterator[Command]:
         """Of an attempt, nobody knows whether it arrived until the broker has long enough not known it."""
@@ -166,8 +166,8 @@ class Reconciler:
         """After the orders of the same books."""
         suspicions = self._suspicions
         doubted: frozenset[Symbol] = frozenset(subject for about, subject in suspicions.young if about == DOUBT)
-        yield from shares(state, books, at, suspicions, doubted)
         yield from self._news(movements(state, books, at), state)
+        yield from shares(state, books, at, suspicions, doubted)
         if not doubted:
             yield from cash(state, books, at, suspicions)
         suspicions.end()
@@ -202,6 +202,14 @@ class Reconciler:
             return False
         self._told.add(what)
         return True
+
+
+def changes(command: Command, state: State) -> bool:
+    """Whether something would be booked: the handler itself is asked. Evidence goes before that, and before nothing else."""
+    try:
+        return bool(decide(command, state))
+    except CommandRefused:
+        return False
 
 
 def _sorted(books: BrokerBooks, state: State) -> _Books:

@@ -37,7 +37,9 @@ class DifferenceFound(AccountEvent, frozen=True, gc=False):
     theirs: str
     quantity: Quantity  # signed: shares that the ledger has too few of; zero for cash
     price: Price  # at which they would be booked
-    amount: Money  # cash that the ledger has too little of; zero for shares
+    # Money in or out that would be booked beside the shares, or alone: what is paid for shares is no part of it, and the worth of
+    # shares that came (or went) without being paid for is. So cash changes by amount - quantity x price.
+    amount: Money
     evidence: dict[str, str]
     needs_acceptance: bool
 

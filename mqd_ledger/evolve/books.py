@@ -82,6 +82,19 @@ def split_price(price: Price, held: Quantity, change: Quantity) -> Price:
     return (price * held / (held + change)).quantize(QUANTITY_STEP)
 
 
+def cash_moved_by(quantity: Quantity, price: Price, amount: Money) -> Money:
+    """What cash changes by where shares are booked at a price, and `amount` beside them as money in or out.
+
+    Shares that came without being paid for are booked as money put in that bought them: the two leave cash as it was.
+    """
+    return amount - quantity * price
+
+
+def worth_of(quantity: Quantity, price: Price, amount: Money) -> Money:
+    """How much a difference is about: the shares or the cash, whichever is more."""
+    return max(abs(quantity * price), abs(cash_moved_by(quantity, price, amount)))
+
+
 def adjustment_booked(state: State, event: e.AdjustmentBooked) -> None:
     """Shares come or go at the price they are booked at; cash as money in or out, which is neither profit nor loss."""
     state.requests.add(event.request_id)

@@ -15,8 +15,10 @@ def ledger_created(state: State, event: e.LedgerCreated) -> None:
 
 
 def run_started(state: State, event: e.RunStarted) -> None:
+    if state.run is not None:
+        state.last_numbers[state.run.run] = state.orders_requested
     state.run, state.run_is_open, state.policy = event, True, event.policy
-    state.feed_items = state.orders_requested = 0
+    state.feed_items, state.orders_requested = 0, state.last_numbers.get(event.run, 0)
     state.stopped_strategies = {}
     start_day_again(state, event.occurred_at)
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import structs
 
 from mqd_ledger import events as e
+from mqd_ledger import naming
 from mqd_ledger.evolve.money import equity_changed, hold, pay
 from mqd_ledger.orders import Order, Trigger, transition
 from mqd_ledger.state import EXECUTIONS_KEPT, ORDERS_KEPT, Execution, State
@@ -44,6 +45,7 @@ def adopted(state: State, event: e.OrderAdopted) -> None:
         submitted_at=event.occurred_at,
     )
     follow(state, order)
+    naming.take(event.client_order_id, state)
 
 
 def follow(state: State, order: Order) -> None:
