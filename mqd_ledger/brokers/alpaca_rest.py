@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from ipaddress import ip_address
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -99,6 +100,12 @@ class AlpacaRest:
             for wire in self._wires:
                 wire.close()
 
+    def hang_up_late(self) -> None:
+        """End what has been under way for too long; whoever waits for it hears that the connection was dropped."""
+        now = monotonic()
+        for wire in list(self._wires):
+            wire.transport.hang_up_if_late(now)
+
     @contextmanager
     def held_back(self, is_recorded: Callable[[], bool]) -> Iterator[None]:
         """What this thread asks for is prepared at once; its first byte leaves when `is_recorded`, which may wait, is true.
@@ -164,14 +171,14 @@ class AlpacaRest:
             "PATCH": client.patch,
             "DELETE": client.delete,
         }
-        wire.answers.clear()
+        wire.transport.answers.clear()
         try:
             with suppress(APIError):  # it fails on a body that is no JSON: the answer itself is read below
                 verbs[method](path, data)
         except RequestException as failure:
-            if not wire.answers:  # else the client failed on a whole answer, which is read below
+            if not wire.transport.answers:  # else the client failed on a whole answer, which is read below
                 raise Ambiguous(f"{method} {path}: {_words(failure)}") from None
-        return self._read(f"{method} {path}", wire.answers[-1])
+        return self._read(f"{method} {path}", wire.transport.answers[-1])
 
     def _read(self, request: str, response: "Response") -> Any:
         status = response.status_code

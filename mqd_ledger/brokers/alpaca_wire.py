@@ -1,10 +1,15 @@
 """One thread's way to Alpaca: the client of alpaca-py, and the session of `requests` that it makes, set up for orders.
 
+Whatever way a request takes (TLS, a proxy, loopback), its first byte leaves when it may, its head and body leave together, and it
+is given up after so long, however slowly an answer trickles in.
+
 Importing this imports both libraries, which takes half a second: so it is done when the first request is made.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,12 +23,13 @@ from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.errors import BrokenPromise
 
 ENCODE = msgspec.json.Encoder().encode
+WHOLE_WITHIN = 20.0  # seconds from a request's first byte to its answer's last: time-outs are for the next byte alone
+NEVER = float("inf")
 
 
 class Wire(NamedTuple):
     client: TradingClient
     transport: "_Transport"
-    answers: list[Response]  # the last one, whole, whatever the client makes of it
     posts: dict[str, tuple[PreparedRequest, dict[str, Any]]]  # by path: all of it but the body
 
     def post(self, path: str, data: Mapping[str, Any]) -> None:
@@ -42,7 +48,8 @@ class Wire(NamedTuple):
         client = self.client
         session = client._session  # noqa: SLF001  as the client itself does
         headers = {**client._get_default_headers(), "Content-Type": "application/json"}  # noqa: SLF001
-        url = f"{client._base_url}/{client._api_version}{path}"  # noqa: SLF001
+        # Added up as the client does: Alpaca's own addresses are members of an enumeration, whose format is their name.
+        url = client._base_url + "/" + client._api_version + path  # noqa: SLF001
         request = session.prepare_request(Request("POST", url, headers=headers))
         return request, dict(session.merge_environment_settings(url, {}, None, None, None))
 
@@ -68,7 +75,7 @@ def open_wire(
     may_leave: Callable[[], None],
     uses_proxies: bool,
 ) -> Wire:
-    """`timeout` is for connecting and for the answer; `may_leave` is called before a request's first byte is written."""
+    """`timeout` is for connecting and for the next byte; `may_leave` is called before a request's first byte is written."""
     client = TradingClient(
         keys.key_id,
         keys.secret,
@@ -84,29 +91,43 @@ def open_wire(
     client._retry = 0  # noqa: SLF001  it repeats a POST on 429 and 504, and has no setting for none
     session = client._session  # noqa: SLF001
     session.trust_env = uses_proxies
-    answers: list[Response] = []
-    transport = _Transport(timeout, answers, _pools(may_leave))
+    transport = _Transport(timeout, may_leave)
     for scheme in ("https://", "http://"):
         session.mount(scheme, transport)
-    return Wire(client, transport, answers, {})
+    return Wire(client, transport, {})
 
 
 class _Transport(HTTPAdapter):
     """Sends with a time-out, which the client never sets, and keeps each answer that came whole."""
 
-    def __init__(self, timeout: tuple[float, float], answers: list[Response], pools: dict[str, type]) -> None:
-        self.timeout, self._answers, self._pools = timeout, answers, pools
+    def __init__(self, timeout: tuple[float, float], may_leave: Callable[[], None]) -> None:
+        self.timeout, self._may_leave = timeout, may_leave
+        self.answers: list[Response] = []  # the last one, whole, whatever the client makes of it
+        self._pools = _pools(self._begins)
         self._way: Any = None
+        self._connection: HTTPConnection | None = None  # on which a request is under way
+        self._late_at = NEVER  # for that one
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
     def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
         """One client, one host: the way to it is worked out once."""
         if self._way is None:
-            self._way = super().get_connection_with_tls_context(*arguments, **options)
+            way = super().get_connection_with_tls_context(*arguments, **options)
+            if not issubclass(way.ConnectionCls, _Connection):
+                raise BrokenPromise(
+                    "The way to Alpaca leads over a connection that does not wait for the log, so nothing is sent on it. Install "
+                    "the pinned versions of requests and urllib3, or start without the proxy that the environment names."
+                )
+            self._way = way
         return self._way
 
     def close(self) -> None:
@@ -114,10 +135,25 @@ class _Transport(HTTPAdapter):
         super().close()
 
     def send(self, request: PreparedRequest, **options: Any) -> Response:  # type: ignore[override]
-        response = super().send(request, **{**options, "timeout": self.timeout})
-        if response.content is not None:  # read to its end here, or it fails here
-            self._answers.append(response)
+        try:
+            response = super().send(request, **{**options, "timeout": self.timeout})
+            if response.content is not None:  # read to its end here, or it fails here
+                self.answers.append(response)
+        finally:
+            self._late_at, self._connection = NEVER, None
         return response
+
+    def _begins(self, connection: HTTPConnection) -> None:
+        self._may_leave()
+        self._connection, self._late_at = connection, monotonic() + WHOLE_WITHIN
+
+    def hang_up_if_late(self, now: float) -> None:
+        """Called by another thread: the one that reads finds the end of the connection, as if the broker had dropped it."""
+        connection = self._connection
+        if now < self._late_at or connection is None or connection.sock is None:
+            return
+        with suppress(OSError):  # it has ended in this moment
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(HTTPConnection):
@@ -132,7 +168,7 @@ class _Connection(HTTPConnection):
             super().request(*arguments, **options)
         finally:
             self._pieces = None
-        self.before_writing()
+        self.begins(self)
         super().send(b"".join(pieces))
 
     def send(self, data: Any) -> None:
@@ -141,16 +177,18 @@ class _Connection(HTTPConnection):
         else:
             self._pieces.append(data)
 
-    def before_writing(self) -> None:
-        """For whom it may concern."""
+    @staticmethod
+    def begins(connection: HTTPConnection) -> None:
+        """What the pool's own connections ask before the first byte of a request."""
+        raise NotImplementedError(connection)
 
 
-def _pools(may_leave: Callable[[], None]) -> dict[str, type]:
+def _pools(begins: Callable[[HTTPConnection], None]) -> dict[str, type]:
     class Plain(_Connection):
-        before_writing = staticmethod(may_leave)
+        pass
 
     class Safe(_Connection, HTTPSConnection):
-        before_writing = staticmethod(may_leave)
+        pass
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -158,4 +196,5 @@ def _pools(may_leave: Callable[[], None]) -> dict[str, type]:
     class SafePool(HTTPSConnectionPool):
         ConnectionCls = Safe
 
+    Plain.begins = Safe.begins = staticmethod(begins)  # type: ignore[method-assign,assignment]
     return {"http": PlainPool, "https": SafePool}

@@ -31,7 +31,7 @@ from mqd_ledger.killing import next_steps
 from mqd_ledger.recovery import Recovery
 from mqd_ledger.sessions import session_at
 from mqd_ledger.state import State
-from mqd_ledger.values import EPOCH
+from mqd_ledger.values import EPOCH, TradingState
 
 ORDERS, TRADE_UPDATES = "orders", "trade_updates"  # the ways to the broker, as blocks name them
 OVERLAP = timedelta(hours=1)  # executions are asked for from before the last one known: they come late and out of order
@@ -57,10 +57,14 @@ class BrokerSide:
         self.reconciler: Reconciler = recovery.reconciler
         self._inbox = inbox
         self._entry = Worker("order entry", inbox)
+        self._cancels = Worker(
+            "order cancels", inbox
+        )  # where they are not answered, what closes does not wait behind them
         self.reader = Worker("broker reader", inbox)
         self._lookups: dict[str, _Lookup] = {}
-        self._queued: set[str] = set()  # orders that wait to be sent, or for the answer
-        self._recalled: set[str] = set()  # of these, the ones whose cancel waits behind them
+        self._queued: dict[str, Submit] = {}  # orders that wait to be sent, or for the answer
+        self._recalled: set[str] = set()  # of these, the ones that are not to be sent any more
+        self._canceling: set[str] = set()  # orders whose cancel waits to be sent, or for the answer
         self._repeats: list[Effect] = []  # cancels that are asked for once more, after the next commit
         self._is_ours = False  # the account that answers is that of the ledger
         self._early: deque[object] = deque(maxlen=EARLY_MAX)  # what its stream said before that was known
@@ -74,7 +78,7 @@ class BrokerSide:
         self.stream = connection.trades(self.hear)
 
     def stop(self, seconds: float) -> None:
-        for worker in (self._entry, self.reader):
+        for worker in (self._entry, self._cancels, self.reader):
             worker.stop(seconds)
 
     # --- what was decided goes out ------------------------------------------------------------------------------------
@@ -86,12 +90,22 @@ class BrokerSide:
         if session is not None and state.policy.limits.session == "regular":
             latest = min(latest, session.close_at)  # what the broker gets after it waits there for the next open
         for effect in effects:
-            key = effect.client_order_id
+            key, worker = effect.client_order_id, self._entry
             if isinstance(effect, Submit):
-                self._queued.add(key)
-            elif isinstance(effect, Cancel) and key in self._queued:
-                self._recalled.add(key)
-            self._entry.give(partial(self._perform, effect, latest, recorded), partial(self._answered, effect, at))
+                self._queued[key] = effect
+            elif isinstance(effect, Cancel):
+                if key in self._queued:
+                    self._recalled.add(key)
+                if key in self._canceling:
+                    continue  # it is asked for in this moment
+                self._canceling.add(key)
+                worker = self._cancels
+            worker.give(partial(self._perform, effect, latest, recorded), partial(self._answered, effect, at))
+
+    def recall(self, state: State) -> None:
+        """What waits behind a broker that does not answer stays here where trading has stopped meanwhile; not what closes."""
+        if self._queued and (state.trading_state is not TradingState.ACTIVE or state.blocks):
+            self._recalled.update(key for key, submit in self._queued.items() if not submit.closes)
 
     def _perform(self, effect: Effect, latest: datetime, recorded: Recorded) -> Answer:
         """An order that waited behind a broker that does not answer is not sent when nobody expects it any more."""
@@ -108,8 +122,10 @@ class BrokerSide:
     ) -> Iterator[Command]:
         key = effect.replacement_id if isinstance(effect, Replace) else effect.client_order_id
         if isinstance(effect, Submit):
-            self._queued.discard(key)
+            self._queued.pop(key, None)
             self._recalled.discard(key)
+        elif isinstance(effect, Cancel):
+            self._canceling.discard(key)
         known = self._lookups.pop(key, None)
         if answer.kind == "unknown":
             count = known.tries + 1 if known else 0
@@ -154,6 +170,8 @@ class BrokerSide:
     # --- what is due --------------------------------------------------------------------------------------------------
 
     def tick(self, state: State, at: datetime) -> Iterator[Command]:
+        self.connection.broker.rest.hang_up_late()
+        self.recall(state)
         for key, lookup in [(key, lookup) for key, lookup in self._lookups.items() if lookup.due_at <= at]:
             del self._lookups[key]
             effect = LookUp(key, lookup.attempt_at)

@@ -34,10 +34,10 @@ GAP_AGAIN = 15.0  # seconds until a history that could not be read is asked for 
 
 
 class FeedSide:
-    def __init__(self, connection: Connection, inbox: Inbox, reader: Worker) -> None:
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
         self._connection = connection
         self._inbox = inbox
-        self._reader = reader
+        self._reader = Worker("history", inbox)  # another host than the broker's: neither waits for the other
         self._heard_at = EPOCH  # of the last bar, by the desk's clock
         self._has_gap = False  # the stream was away, or lost frames: what it did not bring is to be read
         self._reading = False
@@ -49,6 +49,9 @@ class FeedSide:
         self._read_due = Every(GAP_AGAIN)
         self._look_due = Every(1.0)
         self.stream = connection.feed(self.hear)
+
+    def stop(self, seconds: float) -> None:
+        self._reader.stop(seconds)
 
     def hear(self, item: Item) -> None:
         """Called by the stream's thread, which keeps what finds no room, or says that it lost it."""

@@ -168,7 +168,7 @@ class Desk:
         self._looked_at = monotonic()
         recovery = Recovery(self.state, chain_detail=f"{log.head.position:,} events, their chain is whole")
         self._broker = BrokerSide(connection, self._inbox, recovery)
-        self._feed = FeedSide(connection, self._inbox, self._broker.reader)
+        self._feed = FeedSide(connection, self._inbox)
         sessions = SessionsSide(connection, self._broker.reader)
         self._sides: Sequence[Side] = (self._broker, self._feed, sessions)
         self._checker = Worker("log check", self._inbox)
@@ -268,6 +268,7 @@ class Desk:
                 except CommandRefused as refused:
                     refusal = str(refused)
                 self.log.commit()
+                self._broker.recall(self.state)
                 self._controls.requests.answer(path, refusal)
                 self._broker.ask_now(now)
         self.settle()
@@ -298,6 +299,7 @@ class Desk:
         for stream in (self._feed.stream, self._broker.stream):
             stream.stop(STOP_SECONDS)
         self._broker.stop(STOP_SECONDS)
+        self._feed.stop(0)
         self._checker.stop(0)
 
 
