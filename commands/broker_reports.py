@@ -39,6 +39,10 @@ from mqd_ledger.values import (
     TradingState,
 )
 
+# Blocks in which an order that was on its way may go out once more: a recovery is where that is asked, and that the broker has
+# answered shows that requests reach it.
+RESENDS_IN = frozenset({"recovery", "orders"})
+
 
 class BrokerReport(Command, frozen=True, gc=False):
     """`occurred_at` is the broker's time of the fact, `at` ours of hearing it."""
@@ -196,8 +200,7 @@ def absent(command: ReportAbsent, state: State) -> list[Event]:
     rules = state.policy.unattended
     age = command.at - order.requested_at
     is_young = age <= timedelta(seconds=rules.resend_within) and order.attempts < rules.attempts_max
-    # That the broker has answered shows that requests reach it; a recovery is where this is asked.
-    is_free = state.blocks.keys() <= {"recovery", "orders"} and order.symbol not in state.halted_symbols
+    is_free = state.blocks.keys() <= RESENDS_IN and order.symbol not in state.halted_symbols
     # After the close the broker would keep it for the next open.
     session = state.policy.limits.session
     is_free = is_free and (session == "any" or HOURS[session](command.at))

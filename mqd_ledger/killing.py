@@ -5,6 +5,7 @@ back; a symbol is closed once no other order of it works at the broker, and only
 does not know of could be opened by closing it. A close that did not come about is asked for again, later and later, for ever.
 
 As with the reconciler's commands, which come before these for the same books, each is handled before the next one is asked for.
+The simulated broker answers in the same turn and keeps no books beside ours: `simulated_steps` is all that it takes there.
 To have the switch go off by itself for another reason, add it to `breach`.
 """
 
@@ -65,6 +66,17 @@ def next_steps(
         )
 
 
+def simulated_steps(state: State, at: datetime) -> list[Command]:
+    """What is due at the simulated broker: every order was canceled as it was asked back, and what the record shows is what is."""
+    switch = state.kill_switch
+    if switch is None or not is_killing(state):
+        return []
+    if state.positions or state.working:
+        ready = [symbol for symbol in sorted(state.positions) if symbol not in state.working]
+        return [ClosePosition(at, symbol, KILL_SWITCH, switch.reason) for symbol in ready]
+    return [CompleteKillSwitch(at, "the simulated broker has no open order and no position")]
+
+
 def _cancels(state: State, switch: KillSwitchActivated, at: datetime) -> Iterator[Command]:
     """Everything that works but the orders that close, and those, too, where they would do more than that."""
     for symbol in list(state.working):
@@ -105,7 +117,13 @@ def _held(symbol: Symbol, books: BrokerBooks) -> Quantity:
 
 def _is_verified(state: State, books: BrokerBooks, switch: KillSwitchActivated, empty_since: datetime | None) -> bool:
     """Nothing is open here or there, and has not been for so long that no answer lags behind what happened."""
-    if state.positions or state.working or books.open_orders or any(one.quantity for one in books.positions):
+    if (
+        state.positions
+        or state.working
+        or books.open_orders
+        or books.unread
+        or any(one.quantity for one in books.positions)
+    ):
         return False
     requested = (order.requested_at for order in state.orders.values())
     changed_at = max(switch.occurred_at, state.last_execution_at, empty_since or switch.occurred_at, *requested)

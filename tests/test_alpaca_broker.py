@@ -456,7 +456,6 @@ def odd_broker() -> Iterator[AlpacaBroker]:
         ("positions", [{"symbol": "SPY"}], "Unreadable position: Found no qty"),
         ("positions", {}, "Instead of a list of positions Alpaca sent {}"),
         ("positions", None, "Instead of a list of positions Alpaca sent null"),
-        ("orders", [{"id": "1", "symbol": None}], "Unreadable order: "),
         ("orders", "none", "Instead of a list from /orders"),
         ("account", [], "Instead of an object"),
         ("account", {"status": "ACTIVE"}, "Found account_number None"),
@@ -469,6 +468,16 @@ def test_books_that_cannot_be_read_whole_are_no_books(
     Canned.answers[f"/v2/{path}"] = answer
     with pytest.raises(Unreadable, match=problem):
         odd_broker.books([], OPENING, OPENING)
+
+
+def test_an_open_order_that_cannot_be_read_is_told_beside_the_books(odd_broker: AlpacaBroker) -> None:
+    """What it is nobody knows, but what is known of the rest may have to be closed."""
+    Canned.answers["/v2/orders"] = [{"id": "1", "symbol": None}]
+    books = odd_broker.books([], OPENING, OPENING)
+    assert books.open_orders == ()
+    (unread,) = books.unread
+    assert unread.startswith("Unreadable order: ")
+    assert unread in books.problems
 
 
 def test_an_activity_that_cannot_be_read_is_told_beside_the_books(odd_broker: AlpacaBroker) -> None:

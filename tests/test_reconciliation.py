@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from commands.broker_reports import ReportAbsent, ReportSubmitted
+from commands.control import EndRun, StartRun
 from commands.executions import ReportBust, ReportFill
 from commands.market import ReportBar
 from commands.trading import ReplaceOrder
@@ -20,6 +21,7 @@ from mqd_ledger import events as e
 from mqd_ledger import wishes
 from mqd_ledger.brokers.base import BrokerFill, BrokerMovement, BrokerOrder
 from mqd_ledger.brokers.reconciliation import Reconciler
+from mqd_ledger.naming import next_name
 from mqd_ledger.orders import TERMINAL
 from mqd_ledger.values import Anomaly, DifferenceKind, OrderState, TradingState, plain
 from tests.broker_account import (
@@ -360,11 +362,31 @@ def test_an_order_that_is_filled_is_no_stray_whatever_the_broker_calls_it() -> N
         assert not strays_of(eyes)
 
 
-def test_an_order_with_this_ledgers_name_that_it_does_not_know_is_told_once() -> None:
+def test_an_order_that_this_ledger_does_not_know_any_more_is_told_once() -> None:
     desk, account, eyes = attached(), Account(), reconciler()
-    account.place("L-1-000999", "BUY 1 SPY LIMIT 9", LATER)
+    name = sent(desk, account, "BUY 1 SPY LIMIT 9")
+    del desk.state.orders[name], desk.state.working["SPY"]
     assert kinds(look(desk, eyes, account.books(LATER))) == ["BrokerReportIgnored"]
     assert look(desk, eyes, account.books(LATER + SETTLE)) == []
+
+
+def test_an_order_with_this_ledgers_name_that_it_never_sent_is_taken_over_and_halts_trading() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.place("L-1-000999", "BUY 1 SPY LIMIT 9", LATER)
+    found = kinds(look(desk, eyes, account.books(LATER)))
+    assert {"TradingHalted", "OrderAdopted"} <= set(found)
+    assert look(desk, eyes, account.books(LATER + SETTLE)) == []
+    assert next_name(desk.state) == "L-1-001000", "names go on after it"
+
+
+def test_names_go_on_after_those_that_other_runs_of_a_lost_end_gave() -> None:
+    desk, account, eyes = attached(), Account(), reconciler()
+    account.place("L-2-000007", "BUY 1 SPY LIMIT 9", LATER)
+    look(desk, eyes, account.books(LATER))
+    assert next_name(desk.state) == "L-1-000001"
+    desk.do(EndRun(LATER, "another one is started"))
+    desk.do(StartRun(LATER, "loopback", "1", e.Source("synthetic", "test", ""), (), desk.state.policy))
+    assert next_name(desk.state) == "L-2-000008"
 
 
 def test_an_unknown_status_is_told_once() -> None:

@@ -79,19 +79,31 @@ class AlpacaQuestions:
 
         Open orders come before positions: what fills in between is seen twice rather than not at all.
         """
-        open_orders = self.open_orders()
+        open_orders = read(self._order_rows({"status": "open"}), "order", order_of)
         positions = self.positions()
         account = self.account()
         fills = self._fills(after)
         movements = self._movements(after - DATED)
-        orders = self._orders_meant(working, fills.items, open_orders, after)
-        problems = (*fills.problems, *movements.problems)
-        return BrokerBooks(asked_at, account, positions, open_orders, orders, fills.items, movements.items, problems)
+        orders = self._orders_meant(working, fills.items, open_orders.items, after)
+        problems = (*open_orders.problems, *fills.problems, *movements.problems, *orders.problems)
+        return BrokerBooks(
+            asked_at,
+            account,
+            positions,
+            open_orders.items,
+            orders.items,
+            fills.items,
+            movements.items,
+            problems,
+            open_orders.problems,
+        )
 
     def _orders_meant(
         self, working: Working, fills: Iterable[BrokerFill], open_orders: Iterable[BrokerOrder], after: datetime
-    ) -> tuple[BrokerOrder, ...]:
-        """The orders that the ledger has working, those of the fills, and those that have taken another one's place."""
+    ) -> Read[BrokerOrder]:
+        """The orders that the ledger has working, those of the fills, and those that have taken another one's place. One of ours
+        that cannot be read raises, for without it nothing can be said of it; one that only a fill names is a problem.
+        """
         known = _Known(open_orders)
         ids = dict.fromkeys(fill.broker_order_id for fill in fills)
         missing = [name for name in ids if name not in known.by_id]
@@ -99,7 +111,12 @@ class AlpacaQuestions:
         if len(missing) > FEW:
             rows = self._order_rows({"status": "all", "after": iso(after)})
             known.add(read(rows, "order", order_of).items)  # what is missing there is asked for by itself
-        meant = [known.of_id(name, self.order_by_broker_id) for name in ids]
+        meant, problems = [], []
+        for name in ids:
+            try:
+                meant.append(known.of_id(name, self.order_by_broker_id))
+            except Unreadable as problem:
+                problems.append(f"Unreadable order {name} of a fill: {problem}")
         meant += [known.of_client_id(name, self.order) for name, _ in working]
         found = {order.broker_order_id: order for order in meant if order is not None}
         for order in list(found.values()):
@@ -109,7 +126,7 @@ class AlpacaQuestions:
                 if following is None:
                     break
                 successor = found[following.broker_order_id] = following
-        return tuple(found.values())
+        return Read(tuple(found.values()), tuple(problems))
 
     # --- lists that come in pages
 

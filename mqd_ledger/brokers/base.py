@@ -105,6 +105,7 @@ class BrokerBooks(msgspec.Struct, frozen=True):
     fills: tuple[BrokerFill, ...]
     movements: tuple[BrokerMovement, ...]
     problems: tuple[str, ...] = ()  # what could not be read and was left out
+    unread: tuple[str, ...] = ()  # of these, the open orders: new ones wait, and nothing is gone while there are any
 
 
 class Broker(Protocol):

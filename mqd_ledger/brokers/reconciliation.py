@@ -174,7 +174,7 @@ class Reconciler:
         self._notice_emptiness(state, books)
 
     def _notice_emptiness(self, state: State, books: BrokerBooks) -> None:
-        if books.positions or books.open_orders or state.positions or state.working:
+        if books.positions or books.open_orders or books.unread or state.positions or state.working:
             self._empty = None
             return
         history = (state.fills_total, state.orders_total, len(state.closed_orders), state.differences_total)

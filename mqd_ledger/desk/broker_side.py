@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from commands import Command
-from commands.broker_reports import ReportAbsent
+from commands.broker_reports import RESENDS_IN, ReportAbsent
 from commands.control import is_killing
 from commands.truth import ReportReachable, ReportUnreachable, ReportUnusable
 from mqd_ledger.brokers.alpaca import Answer, Cancel, Effect, LookUp, Replace, Submit, answer_commands
@@ -104,7 +104,7 @@ class BrokerSide:
 
     def recall(self, state: State) -> None:
         """What waits behind a broker that does not answer stays here where trading has stopped meanwhile; not what closes."""
-        if self._queued and (state.trading_state is not TradingState.ACTIVE or state.blocks):
+        if self._queued and (state.trading_state is not TradingState.ACTIVE or state.blocks.keys() - RESENDS_IN):
             self._recalled.update(key for key, submit in self._queued.items() if not submit.closes)
 
     def _perform(self, effect: Effect, latest: datetime, recorded: Recorded) -> Answer:
@@ -220,7 +220,10 @@ class BrokerSide:
         check_account(
             self.connection.environment, books.account.account_number
         )  # else the run ends here, before any order
-        yield ReportReachable(at, ORDERS, "the broker answers")
+        if books.unread:
+            yield ReportUnreachable(at, ORDERS, " ".join(books.unread))
+        else:
+            yield ReportReachable(at, ORDERS, "the broker answers")
         for problem in [problem for problem in books.problems if problem not in self._told]:
             self._told.add(problem)
             yield ReportUnusable(at, ORDERS, problem, "it was left out of the comparison")
@@ -260,6 +263,7 @@ class BrokerSide:
             yield from self.recovery.advance(state, None, str(problem), at)
         if self._failures >= PATIENCE:
             yield ReportUnreachable(at, ORDERS, str(problem))
+        yield from next_steps(state, None, at)  # of the kill switch: what it can do without the books
 
     def _pause(self, state: State) -> timedelta:
         """Until the books are looked at again."""
