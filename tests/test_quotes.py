@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from commands.market import ReportQuote
 from mqd_ledger.events import BarClosed, QuoteTaken
@@ -15,6 +16,14 @@ SECOND = timedelta(seconds=1)
 
 def quote(bid: str, ask: str, when: datetime = OPENING, symbol: str = "SPY") -> ReportQuote:
     return ReportQuote(when, when, symbol, D(bid), 1, D(ask), 2, "alpaca")
+
+
+def test_a_stamp_of_the_future_does_not_stand_in_the_way_of_those_that_follow() -> None:
+    book = QuoteBook()
+    odd = quote("99.99", "100.01", OPENING + timedelta(hours=9))
+    book.take(structs.replace(odd, at=OPENING))
+    book.take(quote("69.99", "70.01", OPENING + SECOND))
+    assert book.mid("SPY") == D("70")
 
 
 def test_a_book_knows_spread_middle_and_age_of_the_last_quote() -> None:

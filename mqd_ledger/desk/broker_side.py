@@ -38,8 +38,8 @@ OVERLAP = timedelta(hours=1)  # executions are asked for from before the last on
 LOOK_AGAIN = (1, 2, 4, 8, 15, 30)  # seconds between two look-ups of one order; the last one for ever
 ASK_AGAIN = (1, 2, 5, 10, 30, 60)  # seconds between two comparisons that could not be made
 KILL_EVERY = timedelta(seconds=2)
-OPEN_EVERY = 45.0  # seconds of the wall: so often the connection for orders is used, so that it stays open
-OPEN_AT = range(30, 45)  # seconds of a minute, when no bar comes and no order is about to
+OPEN_EVERY = 25.0  # seconds of the wall: so often the connection for orders is used; many close one after 60 without
+OPEN_AT = range(10, 56)  # seconds of a minute, when no bar comes and no order is about to
 EARLY_MAX = 10_000  # updates; what is lost of them is in the books
 PATIENCE = 2  # comparisons that may fail before orders wait
 

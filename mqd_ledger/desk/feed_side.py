@@ -78,13 +78,14 @@ class FeedSide:
 
     def _up(self, _state: State, _at: datetime) -> Iterator[Command]:
         self._has_gap = True
-        self._is_new_gap = self._reading
+        self._is_new_gap |= self._reading
         self._read_due = Every(GAP_AGAIN)
         self._last_reason = ""
         return iter(())
 
     def _down(self, reason: str, _state: State, _at: datetime) -> Iterator[Command]:
         self._has_gap = True
+        self._is_new_gap |= self._reading
         self._last_reason = reason
         return iter(())
 

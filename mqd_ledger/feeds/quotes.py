@@ -18,6 +18,7 @@ from mqd_ledger.values import Price, Symbol
 
 SPREAD_PERCENT_MAX = Decimal(5)
 HUNDRED = Decimal(100)
+AHEAD_MAX = timedelta(minutes=1)  # of our clock; a stamp further in the future would stay the last one until then
 
 
 class QuoteBook:
@@ -27,7 +28,7 @@ class QuoteBook:
         self._best: dict[Symbol, ReportQuote] = {}
 
     def take(self, quote: ReportQuote) -> None:
-        if quote.bid <= 0 or quote.ask < quote.bid or self._is_wide(quote):
+        if quote.bid <= 0 or quote.ask < quote.bid or self._is_wide(quote) or quote.occurred_at > quote.at + AHEAD_MAX:
             return
         known = self._best.get(quote.symbol)
         if known is None or quote.occurred_at >= known.occurred_at:
