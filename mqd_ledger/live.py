@@ -215,6 +215,11 @@ def account_number_of(ledger: Path) -> str:
 
 def to_loopback(settings: Settings, server: Server) -> Connection:
     symbols = settings.symbols or server.symbols
+    if unknown := [symbol for symbol in symbols if symbol not in server.symbols]:
+        raise BadInput(
+            f"symbols: found {', '.join(unknown)}; the server plays {', '.join(server.symbols)}, and no bar of another one would "
+            "ever come. Leave --symbols away to trade what it plays, or let it play bars of your own with --bars FILE."
+        )
     clock = market_clock(server.urls.rest or "")
     timing = _hurried(clock.rate())
     return connection_to("loopback", settings, server.keys, server.urls, symbols, clock, timing, bars=server.bars)

@@ -26,11 +26,13 @@ from mqd_ledger.log import EventLog, LogReader
 from mqd_ledger.operator_requests import RequestBox
 from mqd_ledger.policy import Policy
 from mqd_ledger.remembering import give_back
+from mqd_ledger.run_changes import changes
 from mqd_ledger.sessions import closes_at
 from mqd_ledger.snapshots import RUN_START, Saver, Snapshots, restore
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy
 from mqd_ledger.strategies.host import StrategyHost
+from mqd_ledger.unattended import Unattended
 from mqd_ledger.values import INTERVALS, Bar, Money, from_microseconds, iso
 
 OPENING_DEPOSIT = "opening-deposit"
@@ -181,22 +183,6 @@ def last_run(log: EventLog) -> tuple[Recorded | None, bool]:
     return started, any(row[3] in stored_names(RunEnded) for row in last[0])
 
 
-def changes(
-    open_run: RunStarted | None, mode: str, source: Source, specs: tuple[StrategySpec, ...], policy: Policy
-) -> str:
-    """What this run is asked for that the open one was not; empty if they are the same."""
-    if open_run is None:
-        return ""
-    both = {
-        "the mode": (open_run.mode, mode),
-        "the bars": (open_run.source, source),
-        "the strategies, their parameters or their code": (open_run.strategies, specs),
-        "the settings": (open_run.policy, policy),
-    }
-    different = [what for what, (then, now) in both.items() if then != now]
-    return f"other than it was: {', '.join(different)}." if different else ""
-
-
 def fold(log: LogReader, *, upto: int | None = None, snapshots: Snapshots | None = None) -> State:
     """The state that a log tells of."""
     return restore(log, snapshots, upto)
@@ -268,6 +254,8 @@ def _feed(
     commit_every, progress, pace = plan.commit_every, controls.progress, controls.pace
     look_every = min(commit_every, 64)  # turns between two looks at what is not a bar
     bars = turns = 0
+    if controls.requests is not None:
+        _operator(engine, log, controls.requests, at)  # what was asked while nobody ran comes before any bar
     for item in items:
         if isinstance(item, Bar):
             lasts = INTERVALS[item.interval]
@@ -347,10 +335,10 @@ def strategies_loader(wanted: Iterable[tuple[str, Mapping[str, str]]]) -> LoadSt
 
 
 def simulated_reactors(state: State, strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:
-    """The broker first: working orders meet a bar before any strategy sees it."""
+    """The broker first: working orders meet a bar before any strategy sees it; then what the run decides by itself."""
     from mqd_ledger.brokers.simulated import SimulatedBroker
 
-    return (SimulatedBroker(state), *broker_reactors(state, strategies))
+    return (SimulatedBroker(state), Unattended(state), *broker_reactors(state, strategies))
 
 
 def broker_reactors(state: State, strategies: Mapping[str, Strategy]) -> Iterable[Reactor]:

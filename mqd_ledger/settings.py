@@ -2,7 +2,8 @@
 
 Order of precedence, the last wins: the mode's own file in `config/`, the file given with --config, variables MQD_SECTION__KEY,
 --set section.key=value. Every problem is reported at once with the path of its key, what was found and what is allowed. Numbers
-are taken as the text that was written, so that no amount ever passes through a float.
+are taken as the text that was written, so that no amount ever passes through a float. A value that is empty is a problem, for it
+may be a variable of the shell that was never set: only the word null switches a limit off.
 
 The sections `risk`, `sizing`, `simulation` and `operation` are the fields of `policy.py`: a limit is added there, and is a setting
 at once. What must hold between several settings is a row of `TOGETHER`. Keys and passwords are no settings: whatever looks like one
@@ -30,6 +31,8 @@ from mqd_ledger.values import LotMethod, Money
 ENVIRONMENT_PREFIX = "MQD_"
 # Variables of that prefix that are read elsewhere: the keys, and the confirmation of live trading.
 NO_SETTINGS = (*NAMES[0], "MQD_LIVE_CONFIRMED")
+OFF = "null"  # what switches a limit off
+IN_A_FILE = ["live_trading"]  # the path of what only a file may say, where it stays written
 SYMBOL = re.compile(r"[A-Z][A-Z0-9.]{0,11}")
 _PACKAGE = Path(__file__).parent
 CONFIG_DIRECTORY = next(
@@ -44,7 +47,9 @@ class _Strict(BaseModel):
     @classmethod
     def _no_negative_amounts(cls, value: object) -> object:
         """Every number in the settings is a size, a limit or a count; none may be negative, infinite or not a number."""
-        if isinstance(value, str) and value.strip().lower() in ("", "null", "~"):
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"nothing is no value; write one, or the word {OFF} for a limit that is not to hold")
+        if isinstance(value, str) and value.strip().lower() == OFF:
             return None
         if isinstance(value, str) and value[:1] in "-+0123456789.nNiI":
             try:
@@ -54,6 +59,14 @@ class _Strict(BaseModel):
             if not number.is_finite() or number < 0:
                 raise ValueError("a finite number, zero or above, is allowed")
         return value
+
+
+def _is_above_zero(text: str) -> bool:
+    try:
+        number = Decimal(text)
+    except ArithmeticError:
+        return False
+    return number.is_finite() and number > 0
 
 
 def _model_of(struct: type[msgspec.Struct], name: str) -> Any:
@@ -106,6 +119,13 @@ class LoopbackSettings(_Strict):
     cash: Money = Field(default=Decimal(100_000), gt=0)
     faults: Literal["none", "light", "heavy"] = "none"
 
+    @field_validator("speed", mode="before")
+    @classmethod
+    def _pace(cls, value: object) -> object:
+        if isinstance(value, str) and not _is_above_zero(value):
+            raise ValueError("a number above 0 is allowed, as its server goes by a clock: 60 plays an hour in a minute")
+        return value
+
 
 class Settings(_Strict):
     ledger: Path = Path("paper.ledger")
@@ -126,11 +146,23 @@ class Settings(_Strict):
     simulation: Any = Field(default_factory=SimulationSettings)
     operation: Any = Field(default_factory=OperationSettings)
 
+    @field_validator("speed", mode="before")
+    @classmethod
+    def _pace(cls, value: object) -> object:
+        if isinstance(value, str) and value != "max" and not _is_above_zero(value):
+            raise ValueError("max is allowed, or a number above 0: 60 plays an hour in a minute")
+        return value
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _list_of_words(cls, value: object) -> object:
         """As people type it after --set: SPY,QQQ."""
-        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if not words:
+            raise ValueError("at least one symbol is allowed, as in SPY,QQQ; [] says that there is none")
+        return words
 
     @field_validator("symbols")
     @classmethod
@@ -207,19 +239,8 @@ def load(
     """The settings in force. `profile` names a file of `config/`; `overrides` are "section.key=value" texts."""
     problems: list[str] = []
     merged: dict[str, Any] = {}
-    for path in [CONFIG_DIRECTORY / f"{profile}.yaml", *([file] if file else [])]:
-        _merge(merged, _read(path, problems))
-    for name, value in sorted((environment or {}).items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS:
-            _put(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, name, problems)
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if separator:
-            _put(merged, key.strip().split("."), value, f"--set {key}", problems)
-        else:
-            problems.append(
-                f"--set {masked(override)}: found no '='; allowed is section.key=value, as in --set risk.daily_loss_max=50"
-            )
+    _merge(merged, _read(CONFIG_DIRECTORY / f"{profile}.yaml", problems))
+    _lay_over(merged, file, environment, overrides, problems)
     problems += [
         f"{path}: looks like a key or a password, and those never stand in settings or arguments, where others can read them. "
         "Put it into the environment or the file .env, and make a new one if somebody may have seen it"
@@ -235,6 +256,36 @@ def load(
     if problems:
         raise SettingsInvalid(problems)
     return settings
+
+
+def says(key: str, file: Path | None, environment: Mapping[str, str] | None, overrides: Sequence[str]) -> bool:
+    """Whether somebody has chosen a setting or a section, where the program's own file would have done."""
+    chosen: dict[str, Any] = {}
+    _lay_over(chosen, file, environment, overrides, [])
+    return key in chosen
+
+
+def _lay_over(
+    merged: dict[str, Any],
+    file: Path | None,
+    environment: Mapping[str, str] | None,
+    overrides: Sequence[str],
+    problems: list[str],
+) -> None:
+    """What people say, over what the program's own file does."""
+    if file is not None:
+        _merge(merged, _read(file, problems))
+    for name, value in sorted((environment or {}).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS:
+            _put(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, name, problems)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if separator:
+            _put(merged, key.strip().split("."), value, f"--set {key}", problems)
+        else:
+            problems.append(
+                f"--set {masked(override)}: found no '='; allowed is section.key=value, as in --set risk.daily_loss_max=50"
+            )
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -284,6 +335,11 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _put(into: dict[str, Any], path: list[str], value: str, name: str, problems: list[str]) -> None:
+    if path == IN_A_FILE:
+        problems.append(
+            f"{name}: is allowed only in the file given with --config, where it stays written: put live_trading: true there"
+        )
+        return
     for key in path[:-1]:
         deeper = into.setdefault(key, {})
         if not isinstance(deeper, dict):
@@ -291,9 +347,10 @@ def _put(into: dict[str, Any], path: list[str], value: str, name: str, problems:
             return
         into = deeper
     try:
-        into[path[-1]] = yaml.load(value, Loader=yaml.BaseLoader)  # noqa: S506  as in `_read`: lists can be given, all is text
+        given = yaml.load(value, Loader=yaml.BaseLoader)  # noqa: S506  as in `_read`: lists can be given, all is text
     except yaml.YAMLError:
-        into[path[-1]] = value
+        given = value
+    _merge(into, {path[-1]: "" if given is None else given})
 
 
 def _problem(error: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ Where nobody writes the ledger the command is decided and recorded here; where s
 (`operator_requests.py`) and waited for. To add a wish: its row there, and a verb in `cli/control.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from commands import Command
 from commands.control import check_reason, is_killing
 from mqd_ledger import lock, operator_requests
-from mqd_ledger.app import BARS, MODES
-from mqd_ledger.engine import Engine
+from mqd_ledger.app import BARS, MODES, SIMULATED
+from mqd_ledger.engine import Engine, Reactor
 from mqd_ledger.envelope import stored_names
 from mqd_ledger.errors import BadInput, LedgerLocked, LedgerUnreadable
 from mqd_ledger.events import AdjustmentBooked, DifferenceCleared, DifferenceFound, Event
@@ -71,9 +71,15 @@ def _record(ledger: Path, asked: Wish, clock: Clock) -> tuple[State, list[Event]
     """Decide it here, as the one who writes the ledger."""
     with EventLog.open(ledger, durability="full") as log:
         state = fold(log, snapshots=Snapshots(ledger, read_only=True))
-        events = Engine(state, log).handle(asked.command(_now_of(state, log, clock)))
+        events = Engine(state, log, _reactors(state)).handle(asked.command(_now_of(state, log, clock)))
         log.commit()
         return state, events
+
+
+def _reactors(state: State) -> Iterable[Reactor]:
+    """Those of the ledger's mode, as when it is run again: the simulated broker answers. Strategies are not shown wishes."""
+    make = None if state.run is None else MODES[state.run.mode].reactors
+    return () if make is None else make(state, {})
 
 
 def _now_of(state: State, log: EventLog, clock: Clock) -> datetime:
@@ -160,6 +166,12 @@ def _left(state: State) -> str:
     orders = sum(len(orders) for orders in state.working.values())
     if not orders and not state.positions and not is_killing(state):
         return "Everything is closed; `mqd-ledger resume` lets trading begin again."
+    if state.run is not None and MODES[state.run.mode].money == SIMULATED:
+        return (
+            f"No run plays bars on this ledger now; it has {len(state.positions)} positions and {orders} working orders. What "
+            "closes them fills at the next bar of each symbol, and the next `mqd-ledger run` plays that; then the kill switch has "
+            "completed."
+        )
     where = f"the {state.environment} account {state.account_number}" if state.account_number else "this ledger"
     return (
         f"No process trades on this ledger now; as far as it knows {where} has {len(state.positions)} positions and {orders} "

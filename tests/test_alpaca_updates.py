@@ -176,11 +176,19 @@ def test_an_order_of_somebody_else_is_adopted_before_anything_is_said_of_it() ->
     assert commands_of(update("canceled", never), desk.state, LATER) == []
 
 
-def test_an_order_that_bears_our_name_and_is_unknown_is_not_adopted() -> None:
+def test_an_order_that_we_named_and_have_forgotten_is_not_adopted() -> None:
     desk = sent_desk()
-    (command,) = commands_of(update("new", snapshot("L-1-000777")), desk.state, LATER)
+    del desk.state.orders["L-1-000001"]
+    (command,) = commands_of(update("new"), desk.state, LATER)
     assert isinstance(command, ReportUnusable)
-    assert "this ledger's name" in command.reason
+    assert "a name that this ledger gave" in command.reason
+
+
+def test_an_order_with_a_name_of_ours_that_was_never_given_halts_trading_and_is_adopted() -> None:
+    """Two copies of this ledger trade, or this one has lost its end."""
+    desk = sent_desk()
+    assert kinds(heard(desk, update("new", snapshot("L-1-000777"))))[:2] == ["TradingHalted", "OrderAdopted"]
+    assert desk.state.orders_requested == 777
 
 
 def test_a_replacement_takes_its_predecessors_place_once_it_is_there() -> None:

@@ -305,6 +305,19 @@ def test_replay_in_the_middle_shows_less_than_the_end(ledger: Path, ask: Any) ->
         == middle["cash"]
     )
     assert "Positions" in ask("replay", "--until", until)
+    of_a_day = parsed(ask("replay", "--until", "2026-01-05", "--json"))
+    midnight = parsed(ask("replay", "--until", "2026-01-05T23:59:59Z", "--json"))
+    assert of_a_day.pop("until") == "2026-01-05T23:59:59.999999Z"
+    assert midnight.pop("until")
+    assert of_a_day == midnight, "a date is its whole day"
+    assert len(of_a_day["orders"]) > len(middle["orders"])
+
+
+def test_a_run_says_that_a_loss_has_no_limit(here: Path, ask: Any) -> None:
+    (here / "bars.csv").write_text(BARS, encoding="utf-8")
+    off = ask("run", "--paper", "--bars", "bars.csv", "--set", "risk.daily_loss_max=null")
+    assert "daily_loss_max none, weekly_loss_max 1500" in off
+    assert "daily_loss_max 500" in ask("backtest", "--bars", "bars.csv")
 
 
 def test_positions_are_valued_at_the_last_bar(here: Path, ask: Any) -> None:
@@ -385,6 +398,8 @@ def test_init_makes_a_ledger_with_an_id_of_its_own(here: Path, ask: Any) -> None
     ask("init", "--ledger", "small.ledger", "--id", "small")
     assert parsed(ask("status", "--json", "--ledger", "small.ledger"))["ledger_id"] == "small"
     assert "exists already" in ask("init", exit_code=2)
+    assert "letters, digits and hyphens" in ask("init", "--ledger", "bad.ledger", "--id", "a b", exit_code=2)
+    assert list(here.glob("bad*")) == [], "nothing is left of what was refused"
     assert ask("positions").strip() == "No open position."
 
 
@@ -540,6 +555,23 @@ BAD_INPUT: dict[str, tuple[list[str], int, list[str]]] = {
     "param without =": (["run", "--paper", "--param", "lookback"], 2, ["--param lookback", "name=value"]),
     "unknown param": (["run", "--paper", "--param", "lookbak=3"], 2, ["lookbak", "lookback (20)"]),
     "bad param": (["backtest", "--bars", "sample", "--param", "lookback=many"], 2, ["lookback: found 'many'"]),
+    "a speed backwards": (["run", "--paper", "--speed", "-1"], 2, ["'-1'", "max is allowed, or a number above 0"]),
+    "a server at once": (
+        ["run", "--paper", "--broker", "loopback", "--speed", "max"],
+        2,
+        ["loopback.speed: found 'max'", "a number above 0 is allowed"],
+    ),
+    "symbols without a broker": (["run", "--paper", "--symbols", "SPY"], 2, ["--symbols SPY", "add --broker loopback"]),
+    "a zone that is none": (["run", "--paper", "--bars", "spy.csv", "--zone", "Mars"], 2, ["'Mars' is no time zone"]),
+    "a zone that is none to import": (["import", "bars", "spy.csv", "--zone", "Mars"], 2, ["'Mars' is no time zone"]),
+    "a folder that is not there": (["run", "--paper", "--ledger", "no/x.ledger"], 2, ["there is no folder no"]),
+    "a folder for a new ledger": (["init", "--ledger", "no/x.ledger"], 2, ["there is no folder no"]),
+    "a folder for a backtest": (
+        ["backtest", "--bars", "spy.csv", "--out", "no/x.ledger"],
+        2,
+        ["--out no/x.ledger: there is no folder no"],
+    ),
+    "an empty limit": (["run", "--paper", "--set", "risk.daily_loss_max="], 2, ["daily_loss_max", "the word null"]),
     "negative cash": (["backtest", "--bars", "sample", "--cash", "-5"], 2, ["cash: found '-5'", "zero or above"]),
     "cash in words": (["backtest", "--bars", "sample", "--cash", "lots"], 2, ["cash: found 'lots'"]),
     "dates of the sample": (["backtest", "--bars", "sample", "--from", "2026-01-05"], 2, ["sample.sessions"]),
@@ -589,6 +621,7 @@ def test_bad_input_is_answered_with_a_sentence_and_its_exit_code(name: str, here
     if "ledger" in " ".join(words):
         return
     assert not (here / "new.ledger").exists()
+    assert not (here / "no").exists()
 
 
 @pytest.mark.parametrize(
@@ -734,8 +767,9 @@ def test_a_running_ledger_can_be_looked_at_and_halted_but_not_written_by_another
     assert parsed(ask("status", "--json", "--ledger", "copy.ledger"))["events"] > 0
 
 
-def test_a_second_run_is_refused_before_it_starts_a_loopback_server(ledger: Path, here: Path, ask: Any) -> None:
-    with WriterLock(ledger):
+def test_a_second_run_is_refused_before_it_starts_a_loopback_server(here: Path, ask: Any) -> None:
+    ask("init")
+    with WriterLock(here / "paper.ledger"):
         assert f"process {os.getpid()}" in ask("run", "--paper", "--broker", "loopback", exit_code=3)
     assert not (here / "paper.ledger.loopback").exists()
 
@@ -752,6 +786,29 @@ def test_a_kill_that_cannot_reach_the_broker_is_recorded_and_says_so(here: Path,
     answer = ask("kill", "--reason", "enough", exit_code=2)
     assert "The kill switch is recorded, but nothing is closed at the broker yet" in answer
     assert parsed(ask("status", "--json"))["kill_switch"] == "active: enough"
+
+
+@pytest.mark.parametrize("mode", ("alpaca-paper", "alpaca-live", "loopback"))
+def test_a_kill_on_a_ledger_that_never_reached_its_account_is_no_success(mode: str, here: Path, ask: Any) -> None:
+    """Who trades at that account is not known here, and nobody has looked."""
+    at = datetime(2026, 1, 5, 15, tzinfo=UTC)
+    with EventLog.create(here / "paper.ledger", durability="normal") as log:
+        engine = Engine(State(), log)
+        engine.handle(CreateLedger(at, "desk"))
+        engine.handle(StartRun(at, mode, "1", Source("alpaca", "x", ""), (), Policy()))
+        log.commit()
+    assert "The broker has not shown that nothing is left" in ask("kill", "--reason", "enough", exit_code=2)
+    assert parsed(ask("status", "--json"))["kill_switch"] == "active: enough"
+    before = (here / "paper.ledger").read_bytes()
+    for words in ([], ["--broker", "loopback"]):
+        if mode != "loopback" or not words:
+            assert f"were of mode {mode}" in ask("run", "--paper", *words, exit_code=2)
+    assert (here / "paper.ledger").read_bytes() == before
+    assert not (here / "paper.ledger.loopback").exists()
+
+
+def test_a_kill_on_simulated_money_is_a_success(ledger: Path, ask: Any) -> None:
+    assert "The kill switch is recorded" in ask("kill", "--reason", "enough")
 
 
 def test_the_first_request_to_stop_waits_and_the_second_does_not() -> None:

@@ -201,8 +201,26 @@ def test_an_account_of_the_other_kind_or_of_another_ledger_is_a_failure(patient:
 def test_what_live_trading_still_needs_is_told(patient: Patient) -> None:
     live = replace(patient, environment="live", settings=load("live"))
     assert "Set live_trading: true" in found(live, "live trading", "warn")
-    allowed = load("live", overrides=["live_trading=true"])
-    assert "typed confirmation" in found(replace(live, settings=allowed), "live trading", "ok")
+    allowed = replace(live, settings=load("live").model_copy(update={"live_trading": True}))
+    assert "typed confirmation" in found(allowed, "live trading", "ok")
+    assert "Say what to trade" in found(replace(allowed, symbols_chosen=False), "live trading", "warn")
+
+
+@pytest.mark.parametrize(("key_id", "secret"), (("PK...", "..."), ("PKLOOPBACK1", "<secret>"), ("PK…", SECRET)))
+def test_the_dots_of_the_example_are_no_keys(patient: Patient, key_id: str, secret: str) -> None:
+    patient.dotenv.write_text(f"APCA_API_KEY_ID={key_id}\nAPCA_API_SECRET_KEY={secret}\n", encoding="utf-8")
+    patient.dotenv.chmod(0o600)
+    found(replace(patient, environ={}), "keys", "FAIL")
+    assert findings(replace(patient, environ={}))["account"].found == "waits for: keys"
+
+
+def test_a_ledger_that_keeps_other_books_is_a_failure(patient: Patient, simulated: Patient) -> None:
+    assert found(simulated, "books", "ok")
+    filled(patient.ledger)
+    assert "its runs were of mode alpaca-paper" in found(patient, "books", "ok")
+    assert "needs a ledger of its own" in found(replace(patient, broker_name="loopback"), "books", "FAIL")
+    assert "needs a ledger of its own" in found(replace(patient, environment="live"), "books", "FAIL")
+    assert "needs a ledger of its own" in found(simulated, "books", "FAIL")
 
 
 # --- clock and calendar -----------------------------------------------------------------------------------------------
@@ -258,7 +276,7 @@ def test_a_ledger_its_writer_and_its_tail(simulated: Patient) -> None:
     assert "is not there yet" in found(simulated, "ledger", "ok")
     assert found(simulated, "chain", "skipped")
     filled(simulated.ledger)
-    assert "3 events" in found(simulated, "ledger", "ok")
+    assert "events: 3" in found(simulated, "ledger", "ok")
     assert found(simulated, "writer", "ok") == "nobody writes it now "
     assert "the last 3 events are as they were written" in found(simulated, "chain", "ok")
     with EventLog.open(simulated.ledger):
@@ -299,7 +317,7 @@ def test_a_signal_file_and_requests_that_wait_are_told(simulated: Patient) -> No
     operator_requests.kill_file(simulated.ledger).touch()
     assert "asks for the kill switch" in found(simulated, "signal file", "warn")
     operator_requests.ask(simulated.ledger, "halt", "me", "x")
-    assert "1 requests wait" in found(simulated, "requests", "warn")
+    assert "1 waiting in" in found(simulated, "requests", "warn")
 
 
 def test_a_folder_of_requests_that_does_not_work_is_a_failure(simulated: Patient) -> None:
@@ -345,6 +363,11 @@ def test_the_verb_shows_every_check_and_fails_where_one_does(ask: Any, tmp_path:
     assert settings["verdict"] == "FAIL"
     assert "risk.daily_loss_max: found '-1'" in settings["found"]
     assert list(tmp_path.iterdir()) == [], "it leaves nothing behind"
+
+
+def test_the_verb_refuses_symbols_that_nobody_trades(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["doctor", "--symbols", "SPY", "--ledger", str(tmp_path / "x.ledger")]) == 2
+    assert "--symbols SPY says what to trade with a broker" in capsys.readouterr().err
 
 
 def test_the_verb_while_a_process_trades_is_not_in_its_way(ask: Any, tmp_path: Path) -> None:

@@ -60,13 +60,14 @@ VALUES = (
     "http://127.0.0.1:99999",
 )
 NOWHERE = "http://127.0.0.1:port"  # refused without asking the network
-AT_ALPACA = ["run", "--paper", "--broker", "alpaca", "--symbols", "SPY"]
-AT_LOOPBACK = ["run", "--paper", "--broker", "loopback", "--loopback-url"]
+OTHER = ["--ledger", "other.ledger"]  # for a broker: paper.ledger keeps simulated money
+AT_ALPACA = ["run", "--paper", "--broker", "alpaca", "--symbols", "SPY", *OTHER]
+AT_LOOPBACK = ["run", "--paper", "--broker", "loopback", *OTHER, "--loopback-url"]
 # What each verb needs besides, so that a call makes sense and comes to its end; one that has several ways goes all of them.
 WAYS: dict[str, list[list[str]]] = {
     "run": [
         ["--paper", "--bars", "bars.csv"],
-        ["--paper", "--broker", "loopback", "--loopback-url", NOWHERE],
+        ["--paper", "--broker", "loopback", "--loopback-url", NOWHERE, *OTHER],
     ],
     "backtest": [["--bars", "bars.csv"]],
     "loopback": [["--until-stdin-ends"], ["--until-stdin-ends", "--bars", "bars.csv"], ["--list-faults"]],
@@ -191,7 +192,7 @@ def test_no_value_of_any_argument_makes_the_program_fall_over(
         (["halt", "--reason", "\udcff"], "not UTF-8"),
         (["run", "--paper", "--set", 'ledger="a\\0b"'], "zero byte"),
         (["run", "--paper", "--live"], "one of the two"),
-        (["run", "--live", "--broker", ""], "broker: found None"),
+        (["run", "--live", "--broker", ""], "broker: found ''; nothing is no value"),
         (["run", "--live", "--broker", "loopback"], "the loopback server has none"),
         (["run", "--paper", "--broker", "alpaca"], "at least one symbol is needed"),
         (["run", "--live", "--broker", "alpaca", "--symbols", "a=b"], "symbols: found 'a=b'"),
@@ -203,7 +204,8 @@ def test_no_value_of_any_argument_makes_the_program_fall_over(
         ([*AT_LOOPBACK, "127.0.0.1:1"], "begins with http://"),
         ([*AT_LOOPBACK, "http://127.0.0.1:65536"], "Port out of range"),
         ([*AT_LOOPBACK, "http://[::1"], "Invalid IPv6 URL"),
-        (["run", "--paper", "--broker", "loopback", "--bars", "nosuch.csv"], "did not start"),
+        (["run", "--paper", "--broker", "loopback", "--bars", "nosuch.csv", *OTHER], "did not start"),
+        (["run", "--paper", "--broker", "loopback", "--bars", "bars.csv"], "keeps simulated money"),
         (["kill", "--reason", "x", "--ledger", "broker.ledger", "--loopback-url", NOWHERE], "nothing is closed"),
         (["kill", "--reason", " "], "needs a reason"),
         (["reconcile", "--accept", "D1"], "--reason TEXT"),

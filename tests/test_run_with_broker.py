@@ -1,6 +1,7 @@
 """`mqd-ledger run --broker ...` as a person uses it: a process that is stopped, killed, asked and refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_kill_while_nobody_runs(trader: Trader, capsys: pytest.CaptureFixture[st
     trader.quiet()
     assert trader.send(signal.SIGTERM) == 0
     code, told = asked(capsys, "kill", "--reason", "enough", "--ledger", str(trader.ledger))
-    assert (code, "The kill switch is recorded" in told) == (0, True), told
+    assert (code, "The kill switch is recorded" in told) == (2, True), told
+    assert "its loopback server does not run" in " ".join(told.split())
     assert trader.state().trading_state is TradingState.HALTED
     trader.spawn().begun()
     trader.wait_for(e.KillSwitchCompleted, seconds=2)
@@ -141,6 +143,7 @@ def test_kill_that_closes_by_itself(trader: Trader) -> None:
         out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
     assert "Nothing is left at the broker" in " ".join(out.split())
+    assert f"resume --reason TEXT --ledger {trader.ledger}" in " ".join(out.split())
     assert trader.at_broker()["positions"] == {}
     trader.agrees()
     trader.proved()
@@ -201,7 +204,13 @@ def _state(ledger: Path) -> State:
         ),
         ((*ALPACA, "--live", "--symbols", "SPY"), PAPER_KEY, ("live_trading: true", "paper")),
         ((*ALPACA, "--live", "--symbols", "SPY"), LIVE_KEY, ("live_trading: true", "MQD_LIVE_CONFIRMED")),
-        ((*ALPACA, "--live", "--symbols", "SPY", "--set", "live_trading=true"), PAPER_KEY, ("paper",)),
+        (
+            (*ALPACA, "--live", "--symbols", "SPY", "--set", "live_trading=true"),
+            LIVE_KEY,
+            ("live_trading: is allowed only in the file given with --config",),
+        ),
+        ((*ALPACA, "--live"), LIVE_KEY, ("Say what to trade, with --symbols",)),
+        (("run", "--paper", "--symbols", "SPY"), {}, ("--symbols SPY says what to trade with a broker",)),
         ((*ALPACA, "--paper", "--symbols", "SPY"), LIVE_KEY, ("live",)),
         ((*ALPACA, "--paper", "--symbols", "SPY"), {}, ("There are no keys to the broker's paper account",)),
         ((*ALPACA, "--paper"), PAPER_KEY, ("symbols: found none", "at least one symbol")),
@@ -243,6 +252,45 @@ def test_what_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == [], "no ledger and no lock is left behind"
 
 
+def test_symbols_that_the_server_does_not_play_are_refused_at_the_start(
+    trader: Trader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a bar of them would ever come."""
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "--paper", "--broker", "loopback", "--symbols", "SYNA,QQQ", "--ledger", "other.ledger"]
+    code, told = asked(capsys, *words)
+    assert (code, "found QQQ; the server plays SYNA, SYNB" in " ".join(told.split())) == (2, True), told
+    code, told = asked(capsys, *words, "--loopback-url", trader.server.rest_url)
+    assert (code, "found SYNA, QQQ; the server plays SPY" in " ".join(told.split())) == (2, True), told
+    assert not Path("other.ledger").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of another kind")
+@pytest.mark.parametrize("typed", ("yes", "alpaca.ledge"))
+def test_a_person_is_asked_before_real_money_is_traded(typed: str, tmp_path: Path) -> None:
+    """At a real terminal, with keys of nobody: another word than the ledger's name ends it before anything is connected."""
+    import pty
+
+    (tmp_path / "mine.yaml").write_text("live_trading: true\nsymbols: [SPY]\n", encoding="utf-8")
+    controller, terminal = pty.openpty()
+    words = [sys.executable, "-m", "mqd_ledger", *ALPACA, "--live", "--config", "mine.yaml"]
+    settings = {**environment(), **LIVE_KEY}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, cwd=tmp_path, env=settings, stdin=terminal, stdout=pipe, stderr=pipe, text=True)
+    os.close(terminal)
+    try:
+        os.write(controller, f"{typed}\n".encode())
+        out, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        os.close(controller)
+    assert process.returncode == 2
+    assert "This trades REAL MONEY: SPY with the key AKID…" in out
+    assert out.rstrip("\n").endswith("Type alpaca.ledger to begin: ")
+    assert f"{typed!r} was typed, and 'alpaca.ledger' has to be" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.yaml"}
+
+
 def test_simulated_money_and_a_broker_never_share_a_ledger(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
     """The books of one would be altered by the other."""
     trader.bars(1)
@@ -250,7 +298,7 @@ def test_simulated_money_and_a_broker_never_share_a_ledger(trader: Trader, capsy
     assert trader.send(signal.SIGTERM) == 0
     before = len(trader.events(e.Event))
     code, told = asked(capsys, "run", "--paper", "--ledger", str(trader.ledger))
-    assert (code, "keeps the books of the loopback account" in told) == (2, True), told
+    assert (code, "keeps the books of a loopback account" in told) == (2, True), told
     assert len(trader.events(e.Event)) == before
     simulated = str(trader.ledger.with_name("simulated.ledger"))
     assert asked(capsys, "run", "--paper", "--ledger", simulated)[0] == 0

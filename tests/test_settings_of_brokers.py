@@ -9,7 +9,7 @@ import yaml
 from mqd_ledger.cli.main import execute
 from mqd_ledger.errors import SettingsInvalid
 from mqd_ledger.policy import Operation
-from mqd_ledger.settings import CONFIG_DIRECTORY, Settings, load
+from mqd_ledger.settings import CONFIG_DIRECTORY, Settings, load, says
 
 SECRET = "s3cretS3CRETs3cretS3CRETs3cretS3CRET0042"  # noqa: S105  of nobody
 
@@ -61,6 +61,28 @@ WRONG = {
         "operation.atempts_max: is not a setting; did you mean attempts_max?",
     ),
     "too fast": (["loopback.speed=1000000"], "loopback.speed: found '1000000'"),
+    "live trading by an argument": (
+        ["live_trading=true"],
+        "--set live_trading: is allowed only in the file given with --config",
+    ),
+    "an empty limit": (
+        ["risk.daily_loss_max="],
+        "risk.daily_loss_max: found ''; nothing is no value; write one, or the word null",
+    ),
+    "blanks for a limit": (["operation.kill_at_daily_loss=  "], "operation.kill_at_daily_loss: found ''; nothing is"),
+    "a comment for a limit": (["risk.weekly_loss_max=#"], "risk.weekly_loss_max: found ''; nothing is no value"),
+    "quotes for a limit": (['risk.exposure_max=""'], "risk.exposure_max: found ''; nothing is no value"),
+    "a sign for a limit": (["risk.daily_loss_max=~"], "risk.daily_loss_max: found '~'"),
+    "an empty limit in a section": (["risk={daily_loss_max: }"], "risk.daily_loss_max: found ''; nothing is no value"),
+    "empty symbols": (["broker=loopback", "symbols="], "symbols: found ''; at least one symbol is allowed"),
+    "an empty path": (["ledger="], "ledger: found ''; nothing is no value"),
+    "an empty choice": (["broker="], "broker: found ''; nothing is no value"),
+    "backwards": (["speed=-1"], "speed: found '-1'; max is allowed, or a number above 0"),
+    "no number": (["speed=nan"], "speed: found 'nan'; max is allowed, or a number above 0"),
+    "without end": (["speed=inf"], "speed: found 'inf'; max is allowed, or a number above 0"),
+    "a server at once": (["loopback.speed=max"], "loopback.speed: found 'max'; a number above 0 is allowed"),
+    "a server backwards": (["loopback.speed=-1"], "loopback.speed: found '-1'; a number above 0 is allowed"),
+    "a server that stands": (["loopback.speed=0"], "loopback.speed: found '0'; a number above 0 is allowed"),
     "no requests": (["alpaca.requests_per_minute=1"], "alpaca.requests_per_minute: found '1'"),
 }
 
@@ -70,6 +92,43 @@ def test_what_is_wrong_is_told_with_its_path_what_was_found_and_what_is_allowed(
     overrides, expected = WRONG[what]
     (problem,) = problems(*overrides)
     assert expected in problem
+
+
+def test_only_the_word_null_switches_a_limit_off(tmp_path: Path) -> None:
+    """A variable of the shell that was never set is no wish."""
+    assert load("paper", overrides=["risk.daily_loss_max=null"]).risk.daily_loss_max is None
+    assert load("paper", None, {"MQD_RISK__DAILY_LOSS_MAX": "null"}).risk.daily_loss_max is None
+    file = tmp_path / "mine.yaml"
+    for text, expected in (("null", None), ("75.50", Decimal("75.50"))):
+        file.write_text(f"risk:\n  daily_loss_max: {text}\n", encoding="utf-8")
+        assert load("paper", file).risk.daily_loss_max == expected
+    file.write_text("risk:\n  daily_loss_max:\n", encoding="utf-8")
+    assert "nothing is no value" in problems(file=file)[0]
+    with pytest.raises(SettingsInvalid, match=r"risk\.daily_loss_max: found ''; nothing is no value"):
+        load("paper", None, {"MQD_RISK__DAILY_LOSS_MAX": ""})
+
+
+def test_a_section_as_one_value_changes_only_what_it_names() -> None:
+    changed = load("paper", overrides=["risk={stale_after: 45}"]).risk
+    assert (changed.stale_after, changed.daily_loss_max, changed.weekly_loss_max) == (45, 500, 1500)
+
+
+def test_live_trading_is_allowed_in_a_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("live_trading: true\n", encoding="utf-8")
+    assert load("live", file).live_trading is True
+    with pytest.raises(SettingsInvalid, match="MQD_LIVE_TRADING: is allowed only in the file given with --config"):
+        load("live", None, {"MQD_LIVE_TRADING": "true"})
+
+
+def test_whether_somebody_chose_a_setting_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("symbols: [SPY]\n", encoding="utf-8")
+    assert load("live").symbols == ("SPY",)
+    assert not says("symbols", None, {"MQD_CASH": "5"}, ["risk.stale_after=5"])
+    assert says("symbols", file, {}, [])
+    assert says("symbols", None, {"MQD_SYMBOLS": "SPY"}, [])
+    assert says("symbols", None, {}, ["symbols=SPY"])
 
 
 def test_all_that_does_not_go_together_is_told_at_once() -> None:

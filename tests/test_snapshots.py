@@ -114,6 +114,7 @@ def full_state() -> State:
         run_is_open=True,
         feed_items=2,
         orders_requested=3,
+        last_numbers={1: 12, 2: 7},
         stopped_strategies={"b": "2", "a": "1"},
         trading_state=TradingState.HALTED,
         trading_state_reason="r",

@@ -53,7 +53,7 @@ def test_cancels_without_an_answer_do_not_keep_a_position_open(tmp_path: Path) -
         trader.wait_for(e.OrderSubmitted, 1 + len(NAMES))
         trader.faults.add(rows("rest hang method=DELETE times=5000", seconds=8))
         kill(trader)
-        trader.wait_until(lambda _: is_flat(trader), "the position is closed", seconds=1)
+        trader.wait_until(lambda state: is_flat(trader) and not state.positions, "the position is closed", seconds=1)
         trader.stop()
 
 
@@ -66,7 +66,7 @@ def test_a_history_that_hangs_does_not_hold_up_the_kill_switch(tmp_path: Path) -
         trader.server.step()
         trader.wait_until(lambda _: "/v2/stocks/bars" in str(trader.faults.requests), "the gap is read", seconds=1)
         kill(trader)
-        trader.wait_until(lambda _: is_flat(trader), "the position is closed", seconds=1)
+        trader.wait_until(lambda state: is_flat(trader) and not state.positions, "the position is closed", seconds=1)
         trader.wait_for(e.KillSwitchCompleted, seconds=1)
 
 
@@ -111,7 +111,7 @@ def test_an_order_that_nobody_can_read_stops_new_orders_and_not_the_kill_switch(
         trader.wait_until(lambda state: "orders" in state.blocks, "new orders wait", seconds=20)
         assert "Unreadable order" in trader.state().blocks["orders"]
         kill(trader)
-        trader.wait_until(lambda _: is_flat(trader), "the position is closed", seconds=1)
+        trader.wait_until(lambda state: is_flat(trader) and not state.positions, "the position is closed", seconds=1)
         before = trader.comparisons
         trader.wait_until(lambda _: trader.comparisons > before + 2, "more comparisons", seconds=5)
         assert not trader.state().kill_switch_completed, "there is an order left"

@@ -1,7 +1,9 @@
 """Measures mqd-ledger against what the machine can do at best, in one run, so that the ratios can be read on any machine.
 
-    python tools/bench.py            the figures of the README, about two minutes
+    python tools/bench.py            the figures of the README, about a minute
     python tools/bench.py --long     and the long ones: two million bars for memory and SQL, recovery of a million events
+    python tools/bench.py --latency  and the way from a bar to an order at a broker, another minute
+    python tools/bench.py --soak     and a simulated month with faults, about eight minutes
 
 Each measure is taken in turn with its limit, several times; the table shows medians and the median of the ratios.
 

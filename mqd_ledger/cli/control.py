@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqd_ledger.cli.options import examples, existing_ledger, json_option, ledger_option
+from mqd_ledger.cli.options import examples, existing_ledger, json_option, ledger_option, ledger_words
 from mqd_ledger.errors import BadInput
 
 if TYPE_CHECKING:  # nothing of it is needed to say what a verb does
@@ -76,6 +76,9 @@ def kill(reason: str, ledger: Path | None, loopback_url: str | None) -> None:
     It is recorded first; then no new order goes out, every order is canceled, every position closed, and the broker asked until it
     shows that nothing is left. It survives restarts; only a resume lets trading begin again. Where this program cannot be
     started, `touch paper.ledger.kill` does the same to the run on paper.ledger.
+
+    Exit code 2 where there is or may be a broker's account and it has not shown that nothing is left, unless a running process has
+    taken it over: `mqd-ledger status` shows when that is done.
     """
     path = existing_ledger(ledger)
     from mqd_ledger import wishes
@@ -87,6 +90,29 @@ def kill(reason: str, ledger: Path | None, loopback_url: str | None) -> None:
         return desk.finish_kill(ledger, state, loopback_url)
 
     output.say(wishes.kill(path, operator(), reason, clock, finish=finish))
+    if _may_be_open(path):
+        raise BadInput(
+            f"The broker has not shown that nothing is left in the account of {path}. Where a run cannot close it, close orders "
+            "and positions in the broker's own web page."
+        )
+
+
+def _may_be_open(ledger: Path) -> bool:
+    """Whether there may be something at a broker, of which no process takes care and nobody has seen that it is gone."""
+    from mqd_ledger import lock
+    from mqd_ledger.envelope import stored_names
+    from mqd_ledger.events import KillSwitchActivated, KillSwitchCompleted
+    from mqd_ledger.live_safety import SIMULATED, modes_of
+    from mqd_ledger.log import LogReader
+    from mqd_ledger.operator_requests import kill_file
+
+    if SIMULATED.issuperset(modes_of(ledger)):
+        return False
+    if lock.holder(ledger) is not None:
+        return kill_file(ledger).exists()  # which was left because it does not answer
+    with LogReader.open(ledger) as log:
+        told = [one.event for one in log.replay(types=stored_names(KillSwitchActivated, KillSwitchCompleted))]
+    return not told or not isinstance(told[-1], KillSwitchCompleted)
 
 
 @click.command(
@@ -131,7 +157,8 @@ def reconcile(difference: str | None, reason: str | None, ledger: Path | None, a
     output.table((*columns, evidence), found["open"], empty="No open difference to the broker's account.")
     if found["open"]:
         click.echo()
-        output.say('Accept one with: mqd-ledger reconcile --accept ID --reason "why the broker is right"')
+        where = ledger_words(path)
+        output.say(f'Accept one with: mqd-ledger reconcile --accept ID --reason "why the broker is right"{where}')
     if found["booked"]:
         click.echo()
         output.heading("Booked last:")

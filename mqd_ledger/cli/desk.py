@@ -13,11 +13,11 @@ from mqd_ledger import live
 from mqd_ledger.app import Feed
 from mqd_ledger.brokers.keys import Keys
 from mqd_ledger.cli import output, trading
-from mqd_ledger.cli.options import settings_of
+from mqd_ledger.cli.options import ledger_words, settings_of
 from mqd_ledger.desk.connection import Connection
 from mqd_ledger.desk.narration import Teller
 from mqd_ledger.errors import BadInput
-from mqd_ledger.live_safety import Person, require_live
+from mqd_ledger.live_safety import Person, require_books, require_live
 from mqd_ledger.lock import WriterLock
 from mqd_ledger.runs import Controls
 from mqd_ledger.settings import Settings
@@ -32,6 +32,7 @@ class Wish(NamedTuple):
     is_live: bool
     loopback_url: str | None
     market: Sequence[str]  # arguments for the loopback server that is started: which bars
+    symbols_chosen: bool  # by somebody, not by the program's own file
 
 
 def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
@@ -68,12 +69,12 @@ def run(settings: Settings, path: Path, wish: Wish, *, as_json: bool) -> None:
 
 
 def finish_kill(path: Path, state: State, loopback_url: str | None) -> str:
-    """Close at the broker what a ledger on which nobody trades has open; a sentence that says what came of it."""
+    """Close at the broker what a ledger on which nobody trades has open; a sentence that says that nothing is left, or an error."""
     is_loopback = state.environment == "loopback"
     if is_loopback and loopback_url is None:
-        return (
-            "Its loopback server does not run now: the next `mqd-ledger run` on this ledger starts it and closes everything first. "
-            "One that runs by itself is named with --loopback-url."
+        raise BadInput(
+            "its loopback server does not run, as far as is known here. The next `mqd-ledger run` on this ledger starts it and "
+            "closes everything first; one that runs by itself is named with --loopback-url."
         )
     settings = settings_of("live" if state.environment == "live" else "paper")
     if is_loopback:
@@ -86,8 +87,12 @@ def finish_kill(path: Path, state: State, loopback_url: str | None) -> str:
     with trading.stopping(controls.stop):
         outcome = live.run(live.plan_to_kill(settings, connection), path, controls)
     if outcome.state.kill_switch_completed:
-        return "Nothing is left at the broker. `mqd-ledger resume` lets trading begin again."
-    return "It was stopped before everything was gone: the next `mqd-ledger run` or `mqd-ledger kill` goes on with it."
+        where = ledger_words(path)
+        return f"Nothing is left at the broker. `mqd-ledger resume --reason TEXT{where}` lets trading begin again."
+    raise BadInput(
+        "it was stopped before the broker had shown that everything is gone. The next `mqd-ledger run` or `mqd-ledger kill` on "
+        "this ledger goes on with it."
+    )
 
 
 @contextmanager
@@ -95,6 +100,7 @@ def _connection(settings: Settings, path: Path, wish: Wish) -> Iterator[Connecti
     if settings.broker == "alpaca":
         yield _alpaca(settings, path, wish)
         return
+    require_books(path, "loopback")
     if wish.is_live:
         raise BadInput("--live trades real money at Alpaca; the loopback server has none. Give --broker alpaca.")
     if wish.loopback_url is not None:
@@ -126,13 +132,17 @@ def _alpaca(settings: Settings, path: Path, wish: Wish) -> Connection:
         raise BadInput(
             "--bars plays a file, but with --broker alpaca Alpaca's own bars are traded on. Leave one of them away."
         )
+    require_books(path, "alpaca-live" if wish.is_live else "alpaca-paper")
     if wish.is_live:
         person = Person(
-            os.environ, sys.stdin.isatty(), lambda text: str(click.prompt(text, default="", show_default=False))
+            os.environ,
+            sys.stdin.isatty(),
+            lambda text: str(click.prompt(text, default="", show_default=False, prompt_suffix="")),
         )
         keys = require_live(
             settings,
             live_flag=True,
+            symbols_chosen=wish.symbols_chosen,
             load_keys=lambda: Keys.load("live", os.environ),
             name=live.account_number_of(path) or path.name,
             person=person,

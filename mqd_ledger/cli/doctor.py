@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from mqd_ledger.cli.options import (
+    SYMBOLS_NEED_A_BROKER,
     config_option,
     examples,
     json_option,
     ledger_option,
     ledger_path,
+    says,
     set_option,
     settings_of,
 )
-from mqd_ledger.errors import SettingsInvalid
+from mqd_ledger.errors import BadInput, SettingsInvalid
 
 if TYPE_CHECKING:  # what it takes to look is imported when it is done
     from mqd_ledger.brokers.base import Broker
@@ -26,7 +28,11 @@ BrokerName = Literal["simulated", "loopback", "alpaca"]
 
 @click.command(
     "doctor",
-    epilog=examples("doctor", "doctor --broker alpaca --symbols SPY,QQQ", "doctor --live --config mine.yaml --json"),
+    epilog=examples(
+        "doctor",
+        "doctor --broker alpaca --symbols SPY,QQQ --ledger alpaca.ledger",
+        "doctor --live --config mine.yaml --json",
+    ),
 )
 @click.option(
     "--broker", type=click.Choice(get_args(BrokerName)), help="With whom to trade. Default: as in the settings."
@@ -67,8 +73,11 @@ def doctor(
         settings = settings_of(profile, config, [*overrides, *given])
     except SettingsInvalid as invalid:
         settings, problems = Settings(), invalid.problems
+    broker_name = broker or ("alpaca" if live else settings.broker)
+    if symbols is not None and broker_name == "simulated":
+        raise BadInput(SYMBOLS_NEED_A_BROKER.format(symbols))
     patient = Patient(
-        broker_name=broker or ("alpaca" if live else settings.broker),
+        broker_name=broker_name,
         environment=profile,
         ledger=ledger_path(ledger or settings.ledger),
         environ=os.environ,
@@ -77,6 +86,7 @@ def doctor(
         hosts=tuple(Host(name) for name in API_HOSTS[profile]),
         settings=settings,
         settings_problems=tuple(problems),
+        symbols_chosen=says("symbols", config, [*overrides, *given]),
     )
     with output.working("looking"):
         findings = list(examine(patient))

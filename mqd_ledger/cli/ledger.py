@@ -12,11 +12,12 @@ from mqd_ledger.cli.options import (
     existing_ledger,
     json_option,
     ledger_option,
-    ledger_path,
     ledger_words,
     reading_bars,
+    require_folder,
     set_option,
     settings_of,
+    writable_ledger,
 )
 from mqd_ledger.errors import BadInput
 
@@ -37,12 +38,16 @@ def init(ledger_id: str | None, ledger: Path | None) -> None:
     """
     import secrets  # noqa: TID251  the shell names a new ledger; from then on the name is in its log
 
+    from commands.control import CreateLedger, create_ledger
     from mqd_ledger import app
+    from mqd_ledger.state import State
+    from mqd_ledger.values import EPOCH
 
-    path = ledger_path(ledger)
+    path = writable_ledger(ledger)
     ledger_id = secrets.token_hex(4) if ledger_id is None else ledger_id
     if path.exists():
         raise BadInput(f"{path} exists already. Choose another --ledger; `mqd-ledger status` shows what is in it.")
+    create_ledger(CreateLedger(EPOCH, ledger_id), State())  # refuses an id that is none, before there is a file
     app.init(path, ledger_id)
     click.echo(f"Made the ledger {path} with id {ledger_id}.")
     click.echo(f"Next: mqd-ledger run --paper{ledger_words(path)}")
@@ -144,7 +149,9 @@ def import_bars(
         empty="No bars.",
     )
     click.echo()
-    output.say(f"{report.written} bars written to {report.out}; {report.rejected} rows rejected.")
+    output.say(
+        f"{output.counted(report.written, 'bar')} written to {report.out}; {output.counted(report.rejected, 'row')} rejected."
+    )
     if rejects:
         for one in report.rejects[:SHOWN_REJECTS]:
             output.say(f"line {one.line}: {one.reason}", indent="  ", following="    ")
@@ -160,12 +167,15 @@ def import_log(file: Path, ledger: Path) -> None:
 
     The chain is checked on the way; a file that was altered makes no ledger at all.
     """
+    require_folder("--ledger", ledger)
     from mqd_ledger.archive import import_archive
     from mqd_ledger.cli import output
 
     with output.working(f"importing {file.name}"):
         head = import_archive(file, ledger)
-    click.echo(f"Made the ledger {ledger} from {file}: {head.position:,} events up to hash {head.hash.hex()}.")
+    click.echo(
+        f"Made the ledger {ledger} from {file}: {output.counted(head.position, 'event')} up to hash {head.hash.hex()}."
+    )
     click.echo(f"Next: mqd-ledger verify{ledger_words(ledger)}")
 
 
@@ -193,7 +203,9 @@ def export(form: str, out: Path, ledger: Path | None) -> None:
     }
     with output.working(f"exporting to {out.name}"):
         head = writers[form](path, out)
-    click.echo(f"Wrote the log of {path} to {out}: {head.position:,} events up to hash {head.hash.hex()}.")
+    click.echo(
+        f"Wrote the log of {path} to {out}: {output.counted(head.position, 'event')} up to hash {head.hash.hex()}."
+    )
 
 
 @click.command("backup", epilog=examples("backup paper-2026-01-05.ledger"))
@@ -212,4 +224,4 @@ def backup(file: Path, ledger: Path | None) -> None:
 
     with output.working(f"copying to {file.name}"):
         head = store.backup(path, file)
-    click.echo(f"Copied {path} to {file}: {head.position:,} events up to hash {head.hash.hex()}.")
+    click.echo(f"Copied {path} to {file}: {output.counted(head.position, 'event')} up to hash {head.hash.hex()}.")

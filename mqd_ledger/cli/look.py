@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from mqd_ledger.cli.options import examples, existing_ledger, instant, json_option, ledger_option
+from mqd_ledger.cli.options import examples, existing_ledger, json_option, ledger_option, moment
 
 if TYPE_CHECKING:
     from mqd_ledger.audit.why import Explanation
@@ -170,7 +170,9 @@ def _summed(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 @click.command(
     "replay", epilog=examples("replay --until 2026-01-05T15:30:00Z", "replay --until 2026-01-05T10:30:00-05:00 --json")
 )
-@click.option("--until", required=True, metavar="TIME", help="The instant: ISO-8601 with Z or an offset.")
+@click.option(
+    "--until", required=True, metavar="TIME", help="The instant, with Z or an offset; a date (UTC) with its whole day."
+)
 @click.option(
     "--by",
     type=click.Choice(["recorded-time", "event-time"]),
@@ -185,7 +187,7 @@ def replay(until: str, by: str, ledger: Path | None, as_json: bool) -> None:
 
     Orders, positions, P&L, limits and trading state, folded from the log up to there.
     """
-    at = instant("--until", until)
+    at = moment("--until", until, is_end=True)
     path = existing_ledger(ledger)
     from mqd_ledger import app
     from mqd_ledger.cli import output
@@ -216,10 +218,12 @@ def replay(until: str, by: str, ledger: Path | None, as_json: bool) -> None:
         states[order["state"]] = states.get(order["state"], 0) + 1
     click.echo()
     output.facts(
-        ((state, f"{count:,}") for state, count in sorted(states.items())), f"{len(tables['orders']):,} orders"
+        ((state, f"{count:,}") for state, count in sorted(states.items())),
+        output.counted(len(tables["orders"]), "order"),
     )
     click.echo()
-    output.say(f"--json has every order, {len(tables['lots'])} lots and the P&L of {len(tables['pnl_daily'])} rows.")
+    lots, rows = output.counted(len(tables["lots"]), "lot"), output.counted(len(tables["pnl_daily"]), "row")
+    output.say(f"--json has every order, {lots} and the P&L of {rows}.")
 
 
 @click.command("why", epilog=examples("why 5f3a9c01-1-000004", "why 000004 --json"))

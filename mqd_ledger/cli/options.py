@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:  # pydantic is slow to import and --help does not need it
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
+SYMBOLS_NEED_A_BROKER = (
+    "--symbols {} says what to trade with a broker, and none is given: add --broker loopback or --broker alpaca. Which made-up "
+    "bars are played says --set sample.symbols=[...], and which symbol of a file --symbol."
+)
+
+
+def _existing_zone(_context: click.Context, _option: click.Parameter, zone: str | None) -> str | None:
+    """Also where the file's own times make it needless: who gives a zone believes that it counts."""
+    if zone is not None:
+        from mqd_ledger.feeds.columns import find_zone
+
+        find_zone(zone)
+    return zone
+
 
 ledger_option = click.option(
     "--ledger", type=FILE, metavar="PATH", help="The ledger file. Default: the settings' own, paper.ledger."
@@ -35,7 +49,12 @@ def reading_bars(verb: Verb) -> Verb:
     """--symbol, --zone and --strict: what a file of bars does not say by itself."""
     for option in (
         click.option("--strict", is_flag=True, help="Stop at the first bad row instead of recording it as rejected."),
-        click.option("--zone", metavar="ZONE", help="Of times written without one: America/New_York, UTC."),
+        click.option(
+            "--zone",
+            metavar="ZONE",
+            callback=_existing_zone,
+            help="Of times written without one: America/New_York, UTC.",
+        ),
         click.option("--symbol", metavar="SYMBOL", help="Whose bars they are, or which symbol to pick from the file."),
     ):
         verb = option(verb)
@@ -53,6 +72,13 @@ def settings_of(profile: str, config: Path | None = None, overrides: Sequence[st
     return load(profile, config, os.environ, overrides)
 
 
+def says(key: str, config: Path | None, overrides: Sequence[str]) -> bool:
+    """Whether somebody has chosen a setting, where the program's own file would have done."""
+    from mqd_ledger import settings
+
+    return settings.says(key, config, os.environ, overrides)
+
+
 def ledger_path(ledger: Path | None) -> Path:
     """The ledger that is meant, whether or not it exists."""
     path = ledger if ledger is not None else settings_of("paper").ledger
@@ -61,6 +87,20 @@ def ledger_path(ledger: Path | None) -> Path:
     if path.is_dir():
         raise LedgerUnreadable(f"{path} is a directory. A ledger is one file; name it with --ledger.")
     return path
+
+
+def writable_ledger(ledger: Path | None, default: Path | None = None) -> Path:
+    """The same to write into. Only the settings' own default may lie in a folder that is still to be made."""
+    path = ledger_path(default if ledger is None else ledger)
+    if ledger is not None:
+        require_folder("--ledger", path)
+    return path
+
+
+def require_folder(option: str, path: Path) -> None:
+    """A misspelled folder is told, and not made."""
+    if not path.parent.is_dir():
+        raise BadInput(f"{option} {path}: there is no folder {path.parent}. Make it first, or correct the path.")
 
 
 def ledger_words(path: Path) -> str:
@@ -85,6 +125,19 @@ def pair(option: str, text: str) -> tuple[str, str]:
     if not separator or not name.strip():
         raise BadInput(f"{option} {text}: found no 'name=value'; allowed is, for example, {option} lookback=20.")
     return name.strip(), value.strip()
+
+
+def moment(option: str, text: str, *, is_end: bool = False) -> datetime:
+    """A time with its zone, or a date (UTC): its first instant, or for an end its last."""
+    try:
+        day = date.fromisoformat(text.strip())
+    except ValueError:
+        return instant(option, text)
+    begin = datetime.combine(day, time(), UTC)
+    try:
+        return begin + timedelta(days=1) - datetime.resolution if is_end else begin
+    except OverflowError:
+        raise BadInput(f"{option} {text}: is the last day of the calendar; give an earlier one.") from None
 
 
 def instant(option: str, text: str) -> datetime:

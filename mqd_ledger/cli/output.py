@@ -29,6 +29,11 @@ LINE_MAX = 100  # longer lines are hard to read
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
+def counted(number: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def text(value: Any) -> str:
     """Any value for a person."""
     if value is None or value == "":

@@ -8,16 +8,20 @@ import click
 
 from mqd_ledger.cli.options import (
     FILE,
+    SYMBOLS_NEED_A_BROKER,
     config_option,
     examples,
     json_option,
     ledger_option,
-    ledger_path,
+    moment,
     pace,
     pair,
     reading_bars,
+    require_folder,
+    says,
     set_option,
     settings_of,
+    writable_ledger,
 )
 from mqd_ledger.errors import BadInput
 
@@ -56,12 +60,16 @@ param_option = click.option(
         "run --paper",
         "run --paper --bars SPY_1min.csv --zone America/New_York --speed 60",
         "run --paper --bars spy.parquet --strategy mine.py:Breakout --ledger spy.ledger",
-        "run --paper --broker loopback",
+        "run --paper --broker loopback --ledger loopback.ledger",
         "run --paper --broker alpaca --symbols SPY,QQQ --ledger alpaca.ledger",
     ),
 )
 @click.option("--paper", is_flag=True, help="Simulated money.")
-@click.option("--live", is_flag=True, help="Real money. Needs a live key and live_trading: true, and asks you.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Real money. Needs a live key, live_trading: true in the file of --config, and symbols; asks you.",
+)
 @click.option(
     "--broker",
     metavar="NAME",
@@ -71,7 +79,11 @@ param_option = click.option(
 @click.option("--loopback-url", metavar="URL", help="A loopback server that runs already; else one is started.")
 @bars_option
 @reading_bars
-@click.option("--speed", metavar="max|N", help="As fast as can be (the default), or N times faster than the clock.")
+@click.option(
+    "--speed",
+    metavar="max|N",
+    help="As fast as can be (the default), or N times faster than the clock; with --broker loopback a number, by default 60.",
+)
 @strategy_option
 @param_option
 @config_option
@@ -110,15 +122,18 @@ def run(  # noqa: PLR0913  one argument for each option
     if speed is not None:
         settings = settings_of(environment, config, [*given, _speed(speed, settings.broker, loopback_url)])
     settings = _with_strategy(settings, strategy, params)
-    path = ledger_path(settings.ledger if ledger is None else ledger)
+    path = writable_ledger(ledger, settings.ledger)
     reading = Reading(symbol, zone, strict)
     if settings.broker != "simulated":
         from mqd_ledger.cli import desk
 
-        desk.run(settings, path, desk.Wish(live, loopback_url, _market(bars, reading)), as_json=as_json)
+        chosen = says("symbols", config, given)
+        desk.run(settings, path, desk.Wish(live, loopback_url, _market(bars, reading), chosen), as_json=as_json)
         return
     if live or loopback_url is not None:
         raise BadInput("--live and --loopback-url need a broker: give --broker alpaca, or --broker loopback.")
+    if symbols is not None:
+        raise BadInput(SYMBOLS_NEED_A_BROKER.format(symbols))
     _run_simulated(settings, path, bars, reading, as_json=as_json)
 
 
@@ -149,8 +164,10 @@ def _market(bars: Path | None, reading: Reading) -> "list[str]":
 def _run_simulated(settings: "Settings", path: Path, bars: Path | None, reading: Reading, *, as_json: bool) -> None:
     from mqd_ledger import app
     from mqd_ledger.cli import output, trading
+    from mqd_ledger.live_safety import require_books
     from mqd_ledger.runs import Controls
 
+    require_books(path, "paper")
     controls = Controls(pace=pace(settings.speed))
     file = _file_feed(settings, "paper", bars, reading)
     with output.json_alone(wanted=as_json):
@@ -216,6 +233,8 @@ def backtest(  # noqa: PLR0913  one argument for each option
         raise BadInput("Give --bars FILE. Without bars at hand, `--bars sample` plays synthetic ones.")
     if out is not None and out.exists():
         raise BadInput(f"{out} exists already, and a backtest starts from nothing. Remove it or choose another --out.")
+    if out is not None:
+        require_folder("--out", out)
     from mqd_ledger import app
     from mqd_ledger.cli import output, trading
     from mqd_ledger.runs import Controls
@@ -223,7 +242,7 @@ def backtest(  # noqa: PLR0913  one argument for each option
 
     given = [*overrides, *([f"cash={cash}"] if cash is not None else [])]
     settings = _with_strategy(settings_of("backtest", config, given), strategy, params)
-    reading = Reading(symbol, zone, strict, _moment("--from", from_text), _moment("--to", to_text))
+    reading = Reading(symbol, zone, strict, *_part(from_text, to_text))
     feed = _file_feed(settings, "backtest", bars, reading) or app.feed_of_sample(settings, State())
     with output.json_alone(wanted=as_json):
         specs = trading.specs_of(settings)
@@ -236,6 +255,12 @@ def backtest(  # noqa: PLR0913  one argument for each option
         report, outcome = app.backtest(settings, feed, out, controls)
     show = trading.print_backtest_json if as_json else trading.print_backtest
     show(report, outcome, feed, out, stopped=controls.stop.is_set() and not outcome.finished)
+
+
+def _part(from_text: str | None, to_text: str | None) -> "tuple[datetime | None, datetime | None]":
+    """The first instant that is wanted, and the end of what is."""
+    start = None if from_text is None else moment("--from", from_text)
+    return start, None if to_text is None else moment("--to", to_text, is_end=True)
 
 
 def _file_feed(settings: "Settings", mode: str, bars: Path | None, reading: Reading) -> "Feed | None":
@@ -272,21 +297,3 @@ def _with_strategy(settings: "Settings", strategy: str | None, params: Sequence[
         names = ", ".join(one.name for one in settings.strategies) or "none"
         raise BadInput(f"--param: the settings name several strategies or none ({names}); say which with --strategy.")
     return settings.model_copy(update={"strategies": (chosen,)})
-
-
-def _moment(option: str, text: str | None) -> "datetime | None":
-    """A time with its zone, or a date: its first instant for --from, its last for --to."""
-    if text is None:
-        return None
-    from datetime import UTC, date, datetime, time, timedelta
-
-    from mqd_ledger.cli.options import instant
-
-    try:
-        day = date.fromisoformat(text.strip())
-    except ValueError:
-        return instant(option, text)
-    try:
-        return datetime.combine(day, time(), UTC) + timedelta(days=1 if option == "--to" else 0)
-    except OverflowError:
-        raise BadInput(f"{option} {text}: is the last day of the calendar; leave {option} away.") from None

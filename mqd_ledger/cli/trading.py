@@ -21,6 +21,7 @@ from mqd_ledger.values import plain
 
 SYNTHETIC = "SYNTHETIC BARS: made up by this program, not the market. What they earn means nothing."
 QUESTION = "select symbol, sum(realized_pnl) from pnl_daily group by all"
+LOSSES = ("daily_loss_max", "weekly_loss_max")
 # SIGBREAK is Windows' own: Ctrl-Break, and how one process asks another to end.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
@@ -57,10 +58,14 @@ def _parameter(value: object) -> str:
 
 
 def _limits(settings: Settings) -> list[str]:
-    """The limits that hold, each with the name that --set takes after `risk.`."""
+    """The limits that hold, and that a loss has none, each with the name that --set takes after `risk.`."""
     limits = settings.policy.limits
     in_force = {name: getattr(limits, name) for name in limits.__struct_fields__}
-    return [f"{name} {output.text(value)}" for name, value in in_force.items() if value not in {None, ()}]
+    return [
+        f"{name} {'none' if value is None else output.text(value)}"
+        for name, value in in_force.items()
+        if value not in {None, ()} or name in LOSSES
+    ]
 
 
 # --- meanwhile --------------------------------------------------------------------------------------------------------

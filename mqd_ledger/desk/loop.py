@@ -33,7 +33,8 @@ from mqd_ledger.killing import breach
 from mqd_ledger.log import EventLog
 from mqd_ledger.policy import Policy
 from mqd_ledger.recovery import Recovery
-from mqd_ledger.runs import Controls, LoadStrategies, MakeReactors, Outcome, changes, fold, last_run, rehearsed
+from mqd_ledger.run_changes import changes
+from mqd_ledger.runs import Controls, LoadStrategies, MakeReactors, Outcome, fold, last_run, rehearsed
 from mqd_ledger.snapshots import RUN_START, Saver
 from mqd_ledger.state import State
 from mqd_ledger.strategies.base import Strategy

@@ -8,7 +8,7 @@ from functools import partial
 
 from commands import Command
 from commands.market import CloseSession, EndSession, OpenSession
-from commands.trading import CancelOrder, ClosePosition
+from commands.trading import CancelOrder
 from commands.truth import ReportReachable, ReportUnreachable
 from mqd_ledger.brokers.base import BrokerClock
 from mqd_ledger.desk.connection import Connection
@@ -19,12 +19,11 @@ from mqd_ledger.orders import Order
 from mqd_ledger.recovery import BLOCK as RECOVERY
 from mqd_ledger.sessions import Session, session_at
 from mqd_ledger.state import State
-from mqd_ledger.values import ZERO, OrderType, Quantity, TradingState, iso
+from mqd_ledger.unattended import FLATTEN, flatten
+from mqd_ledger.values import ZERO, OrderType, Quantity, iso
 
 CALENDAR = "calendar"  # the block that stands while the broker's hours are not ours
 CLOCK = "clock"  # the block that stands while one of the two clocks is wrong
-FLATTEN = "flatten"  # the block that stands where the policy could not be followed
-AT_THE_CLOSE = "policy at the close"  # who asks for it
 CLOCK_EVERY = 60.0  # seconds
 CLOSE_AGAIN = 10.0  # seconds until a position that is still there is closed once more
 NEAR = timedelta(seconds=5)  # by so much the two clocks may differ, and around an opening or a close the hours
@@ -67,7 +66,7 @@ class SessionsSide:
                 yield CancelOrder(at, order.client_order_id, f"{name} is ending")  # its cancel was refused once
         # What the record says is held may have been sold elsewhere while nobody looked.
         if rules.at_close == "flatten" and RECOVERY not in state.blocks:
-            yield from _flatten(name, state, at)
+            yield from flatten(name, state, at)
 
     def _compare(
         self, asked_at: datetime, clock: BrokerClock | LedgerError, _state: State, at: datetime
@@ -99,22 +98,6 @@ class SessionsSide:
                 f"{iso(clock.next_open_at)}, next close {iso(clock.next_close_at)})"
             )
             yield ReportUnreachable(at, CALENDAR, detail)
-
-
-def _flatten(name: str, state: State, at: datetime) -> Iterator[Command]:
-    """A halt is stronger: nothing is traded, and that something stays over the close is recorded, with an alert."""
-    held = [symbol for symbol in state.positions if symbol not in state.working]
-    if held and state.trading_state is TradingState.HALTED and state.kill_switch is None:
-        what = (
-            f"{', '.join(held)} will be held over the close of {name}: trading is halted ({state.trading_state_reason})"
-        )
-        yield ReportUnreachable(
-            at, FLATTEN, f"{what}. `mqd-ledger reduce` or `mqd-ledger resume` lets it be closed, and so does `kill`"
-        )
-        return
-    yield ReportReachable(at, FLATTEN, "positions are closed before the close again")
-    for symbol in held:
-        yield ClosePosition(at, symbol, AT_THE_CLOSE, f"{name} is ending")
 
 
 def _closes(order: Order, held: Quantity) -> bool:

@@ -46,6 +46,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "broker's calendar": Check(broker.calendar, ("account",), "alpaca"),
         "port": Check(machine.port, broker="loopback"),
         "ledger": Check(ledger.readable),
+        "books": Check(ledger.books, ("ledger",)),
         "writer": Check(ledger.writer),
         "last event": Check(ledger.last_event, ("ledger",)),
         "chain": Check(ledger.chain_of_the_tail, ("ledger",)),

@@ -45,7 +45,14 @@ class Patient:
     hosts: tuple[Host, ...] = ()
     settings: Settings = field(default_factory=Settings)
     settings_problems: tuple[str, ...] = ()
+    symbols_chosen: bool = True  # by somebody, not by the program's own file
     dotenv: Path = DOTENV
+
+    @property
+    def mode(self) -> str:
+        """Of the run that is to come, as `RunStarted` records it."""
+        modes = {"simulated": "paper", "loopback": "loopback", "alpaca": f"alpaca-{self.environment}"}
+        return modes[self.broker_name]
 
     @property
     def folder(self) -> Path:

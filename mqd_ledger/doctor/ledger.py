@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from mqd_ledger import chain, lock
+from mqd_ledger import chain, live_safety, lock
 from mqd_ledger.doctor.base import FAIL, OK, SKIPPED, WARN, Found, Patient
 from mqd_ledger.envelope import stored_names
 from mqd_ledger.events import Event, RunStarted
@@ -29,7 +29,14 @@ def readable(patient: Patient) -> Found:
         head = log.head
     if not os.access(path, os.W_OK) or not os.access(patient.folder, os.W_OK):
         return FAIL, f"{path} may be read but not written", "Give this user the right to write the file and its folder."
-    return OK, f"{path}, {head.position:,} events", ""
+    return OK, f"{path}, events: {head.position:,}", ""
+
+
+def books(patient: Patient) -> Found:
+    """Whether a run with that broker may go on with this ledger."""
+    earlier = live_safety.modes_of(patient.ledger)
+    live_safety.require_books(patient.ledger, patient.mode)
+    return OK, f"its runs were of mode {earlier[-1]}" if earlier else "no run is in them yet", ""
 
 
 def writer(patient: Patient) -> Found:
@@ -95,7 +102,11 @@ def requests(patient: Patient) -> Found:
         return WARN, f"others on this machine may write into {path}", f"They could resume trading: chmod 700 {path}"
     waiting = [one for one in path.iterdir() if one.suffix in WAITING]
     if waiting and lock.holder(patient.ledger) is None:
-        return WARN, f"{len(waiting)} requests wait in {path}", "The next run takes them; look whether that is wanted."
+        return (
+            WARN,
+            f"{len(waiting)} waiting in {path}",
+            "The next run takes what is asked there; look whether that is wanted.",
+        )
     return OK, f"{path} can be read and written", ""
 
 

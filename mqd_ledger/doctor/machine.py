@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import socket
 import statistics
@@ -18,6 +19,7 @@ SPACE_WARN, SPACE_MIN = 2 * 10**9, 2 * 10**8  # bytes
 FSYNC_WARN = 0.05  # seconds; every turn waits for one
 FSYNC_TIMES = 5
 HORIZON_WARN = 90  # days
+PLACEHOLDER = re.compile(r"\.\.|…|[<>\[\]]")  # what examples have where a key belongs
 
 
 def python(_patient: Patient) -> Found:
@@ -85,6 +87,10 @@ def settings(patient: Patient) -> Found:
 
 
 def keys(patient: Patient) -> Found:
+    for half in (patient.keys.key_id, patient.keys.secret):
+        if PLACEHOLDER.search(half):
+            text = f"what stands in {patient.keys.found_in} is the example's dots or brackets, and no key"
+            return FAIL, text, "Put in the keys that Alpaca's web page shows."
     return OK, f"{patient.environment} key {patient.keys.shown} from {patient.keys.found_in}", ""
 
 
@@ -99,7 +105,11 @@ def live_trading(patient: Patient) -> Found:
     """What `run --live` will ask for."""
     if patient.environment != "live":
         return OK, "not asked for: paper is traded", ""
-    missing = [needed.otherwise for needed in NEEDED if not needed.is_there(Asked(patient.settings, live_flag=True))]
+    missing = [
+        needed.otherwise
+        for needed in NEEDED
+        if not needed.is_there(Asked(patient.settings, live_flag=True, symbols_chosen=patient.symbols_chosen))
+    ]
     if missing:
         return WARN, "real money is not traded yet", " ".join(missing)
     return OK, "allowed by the settings; `run --live` asks for a typed confirmation", ""
