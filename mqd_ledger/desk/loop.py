@@ -27,7 +27,7 @@ from mqd_ledger.desk.sessions_side import SessionsSide
 from mqd_ledger.desk.side import Every, Side
 from mqd_ledger.desk.worker import Worker
 from mqd_ledger.engine import DecidedDifferently, Engine
-from mqd_ledger.errors import BadInput, CommandRefused, LedgerUnreadable
+from mqd_ledger.errors import CommandRefused, LedgerUnreadable
 from mqd_ledger.events import BarClosed, RunStarted, Source
 from mqd_ledger.killing import breach
 from mqd_ledger.log import EventLog
@@ -42,7 +42,6 @@ from mqd_ledger.values import from_microseconds
 
 IDLE_SECONDS = 0.05  # of the wall: how long the desk waits for an arrival before it looks at what is due
 COMMIT_AT = 500  # events: a burst of arrivals that sends nothing out is written together
-SIMULATED_MODES = ("paper", "backtest")
 OVER_SECONDS = 10.0  # of the wall, for the broker's last words after a played market is over
 LOOK_SECONDS = 1.0  # so long at most, however much arrives, nobody looks at what is due
 STOP_SECONDS = 2.0  # a helper thread gets so long to end
@@ -98,11 +97,6 @@ def _open(log: EventLog, plan: DeskPlan, controls: Controls, outcome: Outcome) -
     specs, _ = plan.strategies()
     started, ended = last_run(log)
     open_run = started.event if started is not None and not ended and isinstance(started.event, RunStarted) else None
-    if started is not None and isinstance(started.event, RunStarted) and started.event.mode in SIMULATED_MODES:
-        raise BadInput(
-            "This ledger keeps simulated money, which no broker has: the two would be mixed up in one set of books. Give another "
-            "one with --ledger."
-        )
     changed = changes(open_run, plan.mode, plan.source, specs, plan.policy)
     made: list[_Parts] = []  # the last one is the one that counts
 
