@@ -134,7 +134,7 @@ class Trader:
         spec = next(spec for spec in server.specs if spec.key == self.key)
         keys, clock = Keys(spec.key, spec.secret, "loopback"), live.market_clock(server.rest_url)
         made = live.connection_to(
-            "loopback", self.settings, keys, urls, self.symbols, clock, PATIENCE, bars=self.server.provider
+            "loopback", self.settings, keys, urls, self.symbols, clock, PATIENCE, bars=self.server.market.provider
         )
         if self._answer_within is None:
             return made

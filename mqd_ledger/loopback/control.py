@@ -147,7 +147,7 @@ def about(server: "LoopbackServer") -> Json:
     ]
     first = {name: accounts[0][name] for name in ("key", "secret")}
     urls = {"rest": server.rest_url, "stream": server.stream_url, "data": server.data_url}
-    return {**urls, **first, "bars": server.provider, "symbols": server.market.symbols, "accounts": accounts}
+    return {**urls, **first, "bars": server.market.provider, "symbols": server.market.symbols, "accounts": accounts}
 
 
 def account_state(account: Account) -> Json:

@@ -52,6 +52,7 @@ class Market:
         """`bars` in the order of their ends; what is no bar (a rejected row of a file) is passed over."""
         self._bars = (bar for bar in bars if isinstance(bar, Bar))
         self._ahead = next(self._bars, None)
+        self.provider = "" if self._ahead is None else self._ahead.provider  # of all of them, as the first one has it
         self.clock = clock
         self.seed = seed
         self.played_until = clock.now()

@@ -75,7 +75,6 @@ class LoopbackServer:
         first = next(usable, None)
         if first is None:
             raise BadInput("There is no bar to play. Give a file with at least one, or leave it out for the sample.")
-        self.provider = first.provider
         start = played_span(first.start_at)[0]
         came_to = self._came_to()
         self.clock = MarketClock(max(start, came_to or start), speed)
