@@ -131,6 +131,8 @@ class _Transport(HTTPAdapter):
         return self._way
 
     def close(self) -> None:
+        if self._way is not None:
+            self._way.close()  # the last answer holds on to it
         self._way = None
         super().close()
 
@@ -150,10 +152,12 @@ class _Transport(HTTPAdapter):
     def hang_up_if_late(self, now: float) -> None:
         """Called by another thread: the one that reads finds the end of the connection, as if the broker had dropped it."""
         connection = self._connection
-        if now < self._late_at or connection is None or connection.sock is None:
+        sock = None if connection is None else connection.sock
+        if now < self._late_at or sock is None:
             return
         with suppress(OSError):  # it has ended in this moment
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            # Below TLS, whose own shutdown would take the reader's state away; TLS within a proxy's TLS wraps it once more.
+            socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
 
 class _Connection(HTTPConnection):
