@@ -66,7 +66,7 @@ class Ambiguous(BrokerFailure):
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         self.reason, self.retry_after = reason, retry_after
-        super().__init__(f"Alpaca gave no usable answer ({reason}); it is asked again what has become of it.")
+        super().__init__(f"Alpaca gave no usable answer ({reason}); it is asked again.")
 
 
 class AlpacaRest:
