@@ -122,7 +122,7 @@ class _Transport(HTTPAdapter):
         """One client, one host: the way to it is worked out once."""
         if self._way is None:
             way = super().get_connection_with_tls_context(*arguments, **options)
-            if not issubclass(way.ConnectionCls, _Connection):
+            if type(way) not in self._pools.values():
                 raise BrokenPromise(
                     "The way to Alpaca leads over a connection that does not wait for the log, so nothing is sent on it. Install "
                     "the pinned versions of requests and urllib3, or start without the proxy that the environment names."
@@ -160,38 +160,31 @@ class _Transport(HTTPAdapter):
             socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
 
-class _Connection(HTTPConnection):
-    """urllib3 writes a request's head and then its body; here they leave together, a packet and a call of the system less."""
-
-    _pieces: list[bytes] | None = None
-
-    def request(self, *arguments: Any, **options: Any) -> None:
-        pieces: list[bytes] = []
-        self._pieces = pieces
-        try:
-            super().request(*arguments, **options)
-        finally:
-            self._pieces = None
-        self.begins(self)
-        super().send(b"".join(pieces))
-
-    def send(self, data: Any) -> None:
-        if self._pieces is None:
-            super().send(data)
-        else:
-            self._pieces.append(data)
-
-    @staticmethod
-    def begins(connection: HTTPConnection) -> None:
-        """What the pool's own connections ask before the first byte of a request."""
-        raise NotImplementedError(connection)
-
-
 def _pools(begins: Callable[[HTTPConnection], None]) -> dict[str, type]:
-    class Plain(_Connection):
-        pass
+    """By scheme. `begins` is called with the connection before a request's first byte."""
 
-    class Safe(_Connection, HTTPSConnection):
+    class Plain(HTTPConnection):
+        """urllib3 writes a request's head and then its body; here they leave together, a packet and a call of the system less."""
+
+        _pieces: list[bytes] | None = None
+
+        def request(self, *arguments: Any, **options: Any) -> None:
+            pieces: list[bytes] = []
+            self._pieces = pieces
+            try:
+                super().request(*arguments, **options)
+            finally:
+                self._pieces = None
+            begins(self)
+            super().send(b"".join(pieces))
+
+        def send(self, data: Any) -> None:
+            if self._pieces is None:
+                super().send(data)
+            else:
+                self._pieces.append(data)
+
+    class Safe(Plain, HTTPSConnection):
         pass
 
     class PlainPool(HTTPConnectionPool):
@@ -200,5 +193,4 @@ def _pools(begins: Callable[[HTTPConnection], None]) -> dict[str, type]:
     class SafePool(HTTPSConnectionPool):
         ConnectionCls = Safe
 
-    Plain.begins = Safe.begins = staticmethod(begins)  # type: ignore[method-assign,assignment]
     return {"http": PlainPool, "https": SafePool}

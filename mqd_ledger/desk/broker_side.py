@@ -57,9 +57,8 @@ class BrokerSide:
         self.reconciler: Reconciler = recovery.reconciler
         self._inbox = inbox
         self._entry = Worker("order entry", inbox)
-        self._cancels = Worker(
-            "order cancels", inbox
-        )  # where they are not answered, what closes does not wait behind them
+        # Where cancels are not answered, what closes does not wait behind them.
+        self._cancels = Worker("order cancels", inbox)
         self.reader = Worker("broker reader", inbox)
         self._lookups: dict[str, _Lookup] = {}
         self._queued: dict[str, Submit] = {}  # orders that wait to be sent, or for the answer
