@@ -16,7 +16,7 @@ from commands.control import EndRun, StartRun
 from commands.executions import ReportBust, ReportFill
 from commands.market import ReportBar
 from commands.trading import ReplaceOrder
-from commands.truth import AcceptDifference, ReportDifference
+from commands.truth import AcceptDifference, ReportAgreement, ReportDifference
 from mqd_ledger import events as e
 from mqd_ledger import wishes
 from mqd_ledger.brokers.base import BrokerFill, BrokerMovement, BrokerOrder
@@ -377,6 +377,12 @@ def test_an_order_with_this_ledgers_name_that_it_never_sent_is_taken_over_and_ha
     assert {"TradingHalted", "OrderAdopted"} <= set(found)
     assert look(desk, eyes, account.books(LATER + SETTLE)) == []
     assert next_name(desk.state) == "L-1-001000", "names go on after it"
+    desk.do(ReportDifference(LATER, DifferenceKind.UNKNOWN, "cash", "0", "5000", amount=D(5000)))
+    desk.do(ReportAgreement(LATER, "cash", "both have the same"))
+    assert not desk.state.differences
+    assert desk.state.trading_state is TradingState.HALTED, (
+        "a difference that has ended does not lift it: a person does"
+    )
 
 
 def test_names_go_on_after_those_that_other_runs_of_a_lost_end_gave() -> None:

@@ -29,6 +29,7 @@ from mqd_ledger.state import State
 from mqd_ledger.values import OrderState
 
 ORDERS = "orders"  # where something unusable came from
+OLDER_COPY = "older copy"  # who halts for it: no halt for differences, which would end with them
 LOST_END = (
     "the broker has orders with this ledger's name that this ledger never sent: it is an older copy, or another copy trades on "
     "this account. Make sure that no other one does; then `mqd-ledger resume` goes on with the account as it is"
@@ -100,7 +101,7 @@ def introduced(order: BrokerOrder, state: State, at: datetime) -> tuple[list[Com
     if row is not None and row.ended and not order.filled_quantity:
         return [], False  # it came and went, and nothing was traded
     if number_of(order.client_order_id, state.ledger_id) is not None:
-        return [HaltTrading(at, "reconciliation", LOST_END), _adopted(order, at)], True
+        return [HaltTrading(at, OLDER_COPY, LOST_END), _adopted(order, at)], True
     return [_adopted(order, at)], True
 
 
