@@ -18,6 +18,7 @@ from mqd_ledger.errors import LedgerUnreadable
 from mqd_ledger.log import LogReader
 from mqd_ledger.runs import fold
 from mqd_ledger.state import State
+from mqd_ledger.store import backup
 from mqd_ledger.values import TradingState
 from tests.desk import environment
 from tests.dsl import at
@@ -97,6 +98,29 @@ def test_killed_asked_and_stopped(trader: Trader, capsys: pytest.CaptureFixture[
     assert (code, "FAIL" in proof) == (0, False), proof
     trader.agrees()
     trader.proved()
+
+
+def test_an_older_copy_that_is_killed_while_it_takes_over_goes_on_with_that(trader: Trader) -> None:
+    trader.bars(1)
+    trader.quiet()
+    older = Trader(trader.server, trader.ledger.with_name("older.ledger"), [PLAN])
+    backup(trader.ledger, older.ledger)
+    trader.until(at("16:00"))
+    trader.bars(1)
+    trader.quiet()
+    assert trader.send(signal.SIGTERM) == 0
+    try:
+        older.spawn().wait_for(e.TradingHalted)
+        assert older.send(KILL) != 0
+        older.spawn().ready()
+        assert len(older.events(e.TradingHalted)) == 1
+        assert older.orders == ["BUY 5 FILLED", "SELL 5 FILLED"]
+        assert older.state().trading_state is TradingState.HALTED
+        assert older.send(signal.SIGTERM) == 0
+        older.agrees()
+        older.proved()
+    finally:
+        older.close()
 
 
 def test_kill_while_it_runs(trader: Trader, capsys: pytest.CaptureFixture[str]) -> None:
